@@ -1,0 +1,172 @@
+"""The columns of every table. Arrow types; times in seconds, sizes in pixels or bytes.
+
+Content tables begin with the provenance columns. A quarantined row holds those alone, so a column that every `ok`
+row must have is nullable in the schema and named in REQUIRED. Rows hold no clock, host or worker, except in `runs`.
+"""
+
+import pyarrow as pa
+
+_STRING, _INT, _LONG, _REAL, _BOOL = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
+
+PROVENANCE = [
+    pa.field("item_id", _STRING, nullable=False),
+    pa.field("status", _STRING, nullable=False),  # "ok" or "quarantined"
+    pa.field("reason", _STRING),  # Why it is quarantined.
+    pa.field("item_key", _STRING, nullable=False),  # Hash of everything that decides this item's result.
+    pa.field("run", _STRING, nullable=False),
+    pa.field("stage_key", _STRING, nullable=False),
+    pa.field("shard", _INT, nullable=False),
+    pa.field("model", _STRING),
+    pa.field("prompt_hash", _STRING),
+    pa.field("seed", _LONG, nullable=False),
+]
+
+_FRAME_SET = pa.struct(
+    [("name", _STRING), ("clip", _INT), ("start", _REAL), ("end", _REAL), ("indices", pa.list_(_INT))]
+)
+_CLIP = pa.struct([("clip", _INT), ("start", _REAL), ("end", _REAL), ("text", _STRING), ("n_tokens", _INT)])
+
+# A name with "?" may be null in an ok row.
+_CONTENT: dict[str, dict[str, pa.DataType]] = {
+    "videos": {"video": _STRING, "path": _STRING, "content": _STRING, "bytes": _LONG},
+    "frames": {
+        "video": _STRING,
+        "content": _STRING,
+        "blob?": _STRING,
+        "row?": _INT,
+        "reader?": _STRING,
+        "fps?": _REAL,
+        "duration?": _REAL,
+        "width?": _INT,
+        "height?": _INT,
+        "rotation?": _INT,
+        "timestamps?": pa.list_(_REAL),  # Of the frames kept, ascending.
+        "frame_index?": pa.list_(_LONG),  # Their places in decoding order.
+        "sets?": pa.list_(_FRAME_SET),  # Which of the frames kept form which named set.
+    },
+    "visual_tokens": {
+        "video": _STRING,
+        "tower": _STRING,
+        "blob?": _STRING,
+        "row?": _INT,
+        "n_frames?": _INT,
+        "sets?": pa.list_(_FRAME_SET),  # As in `frames`, so that a reader needs this table alone.
+    },
+    "instructions": {
+        "video": _STRING,
+        "question": _STRING,
+        "answer?": _STRING,
+        "kind?": _STRING,
+        "split": _STRING,
+        "source?": _STRING,
+    },
+    "captions": {"video": _STRING, "narrative?": _STRING, "clips?": pa.list_(_CLIP)},
+    "candidates": {
+        "instruction": _STRING,
+        "video": _STRING,
+        "question": _STRING,
+        "candidate?": _INT,
+        "text?": _STRING,
+        "n_tokens?": _INT,
+        "finished?": _BOOL,
+        "logprob?": _REAL,
+    },
+    "preferences": {
+        "instruction": _STRING,
+        "video": _STRING,
+        "question": _STRING,
+        "a?": _INT,
+        "b?": _INT,
+        "answer_a?": _STRING,
+        "answer_b?": _STRING,
+        "preferred?": _STRING,  # "a", "b" or "tie"
+        "p_a?": _REAL,
+        "score_a?": _REAL,
+        "score_b?": _REAL,
+        "method": _STRING,
+        "frame_set": _STRING,
+        "with_narrative": _BOOL,
+        "narrative?": _STRING,
+        "p_a_first?": _REAL,  # a was shown first.
+        "p_a_second?": _REAL,
+        "consistent?": _BOOL,
+        "arm": _STRING,
+    },
+    "checkpoints": {
+        "role": _STRING,  # "sft", "reward", "policy" or "value"
+        "step": _INT,
+        "final": _BOOL,
+        "blob?": _STRING,  # Folder: adapter and head.
+        "state?": _STRING,  # Folder: optimizer and whatever else training continues from.
+        "base": _STRING,
+        "arm?": _STRING,
+        "metrics": _STRING,  # JSON
+    },
+    "metrics": {"step": _INT, "name": _STRING, "value": _REAL, "arm?": _STRING},
+    "scores": {
+        "checkpoint": _STRING,
+        "instruction": _STRING,
+        "video": _STRING,
+        "question": _STRING,
+        "kind": _STRING,
+        "answer": _STRING,
+        "decoding": _STRING,  # "greedy" or "sampled"
+        "response?": _STRING,
+        "n_tokens?": _INT,
+        "finished?": _BOOL,
+        "exact?": _REAL,
+        "slot?": _REAL,
+    },
+    "stages": {
+        "stage": _STRING,
+        "config": _STRING,  # JSON
+        "inputs": _STRING,  # JSON list of {"stage", "table", "key", "version"}
+        "output_table": _STRING,
+        "items": _LONG,
+        "ok": _LONG,
+        "quarantined": _LONG,
+    },
+}
+
+# The event log of runs: no provenance, not partitioned, appended to.
+_RUNS: dict[str, pa.DataType] = {
+    "run": _STRING,
+    "event_id": _STRING,
+    "at": pa.timestamp("us", tz="UTC"),
+    "event": _STRING,  # run_started, stage_finished, run_finished, run_failed or run_cancelled
+    "stage?": _STRING,
+    "stage_key?": _STRING,
+    "cached?": _BOOL,
+    "ok?": _LONG,
+    "quarantined?": _LONG,
+    "seconds?": _REAL,
+    "detail?": _STRING,  # JSON
+}
+
+
+def _fields(columns: dict[str, pa.DataType]) -> list[pa.Field]:
+    return [pa.field(name.removesuffix("?"), kind) for name, kind in columns.items()]
+
+
+SCHEMAS: dict[str, pa.Schema] = {name: pa.schema(PROVENANCE + _fields(columns)) for name, columns in _CONTENT.items()}
+SCHEMAS["runs"] = pa.schema(_fields(_RUNS))
+
+# Columns that every ok row has.
+REQUIRED: dict[str, frozenset[str]] = {
+    name: frozenset(column for column in columns if not column.endswith("?"))
+    for name, columns in {**_CONTENT, "runs": _RUNS}.items()
+}
+
+_ORDER_IN_ITEM: dict[str, list[str]] = {
+    "visual_tokens": ["tower"],
+    "candidates": ["candidate"],
+    "preferences": ["arm", "method", "frame_set", "with_narrative", "a", "b"],
+    "checkpoints": ["role", "arm", "step"],
+    "metrics": ["step", "name", "arm"],
+    "scores": ["checkpoint", "decoding"],
+}
+# Rows are read in the order of these columns, which is total.
+ORDER: dict[str, list[str]] = {
+    **{name: ["stage_key", "shard", "item_id", *_ORDER_IN_ITEM.get(name, [])] for name in _CONTENT},
+    "runs": ["at", "event_id"],
+}
