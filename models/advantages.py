@@ -1,0 +1,68 @@
+"""Rewards a token, and how much better each token was than expected.
+
+Tensors are [B, R]: B responses, padded on the right to R tokens. Masks are 1 at response tokens, end token included.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.settings import KlEstimator
+
+
+def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:
+    """An estimate of KL(policy || reference) from sampled tokens, d = log policy - log reference.
+
+    k1 is d: unbiased, often negative. k1_clamped is max(d, 0): the published VLM-RLAIF. k3 is exp(-d) - 1 + d:
+    unbiased and never negative.
+
+    Source: http://joschu.net/blog/kl-approx.html
+    """
+    difference = logprobs - reference
+    if estimator == "k1":
+        return difference
+    if estimator == "k1_clamped":
+        return difference.clamp(min=0)
+    return (-difference).exp() - 1 + difference
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """-kl_coef * KL at every token; the response's score [B] is added at its last one."""
+    rewards = -kl_coef * kl * mask
+    last = mask.long().sum(1) - 1
+    rewards[torch.arange(len(scores)), last] += scores
+    return rewards
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimation over each response.
+
+    delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lam A_{t+1}; nothing follows the last token.
+
+    Returns:
+        advantages and returns (A + V), both [B, R] and 0 where masked.
+
+    Source: https://arxiv.org/abs/1506.02438 equation 16.
+    """
+    mask = mask.to(rewards.dtype)
+    values = values * mask
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = (delta + gamma * lam * following) * mask[:, t]
+        advantages[:, t] = following
+        next_value = values[:, t]
+    return advantages, (advantages + values) * mask
+
+
+def whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Shift and scale to mean 0 and (population) variance 1 over the counted entries; 0 elsewhere."""
+    mask = mask.to(values.dtype)
+    mean = (values * mask).sum() / mask.sum()
+    variance = ((values - mean) ** 2 * mask).sum() / mask.sum()
+    return (values - mean) * torch.rsqrt(variance + epsilon) * mask

@@ -1,0 +1,55 @@
+"""Supervised fine-tuning of an adapter: the start of the policy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.losses import next_token_loss
+from models.sequences import Prompt
+from models.settings import SftSettings
+from models.training import Journal, Trainer, linear_schedule, passes
+from models.video_lm import VideoLM
+
+ADAPTER = "policy"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the tokens of the answer to learn, end token included."""
+
+    prompt: Prompt
+    response: tuple[int, ...]
+
+
+def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, seed: int, journal: Journal) -> float:
+    """Train adapter "policy" of `lm` on the examples.
+
+    Returns:
+        The loss of the last step.
+    """
+    lm.add_adapter(ADAPTER, settings.lora, seed)
+    lm.use(ADAPTER)
+    trainer = Trainer({ADAPTER: lm.adapter_parameters(ADAPTER)}, {ADAPTER: settings.rate}, settings.max_norm)
+    if (state := journal.resume()) is not None:
+        trainer.load(state)
+    while trainer.step < settings.steps:
+        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
+        trainer.set_rates(factor)
+        batch = [examples[i] for i in passes(len(examples), settings.batch_size, seed, trainer.step)]
+        logprobs, mask = lm.logprobs([each.prompt for each in batch], [each.response for each in batch])
+        objective = next_token_loss(logprobs, mask)
+        norm = trainer.update(objective, ADAPTER)
+        trainer.step += 1
+        trainer.numbers["loss"] = objective.item()
+        journal.log(
+            trainer.step,
+            {"loss": objective.item(), "gradient_norm": norm, "learning_rate": settings.rate * factor},
+        )
+        if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.save(Path(folder))
+                journal.save(trainer.step, Path(folder))
+    return trainer.numbers["loss"]

@@ -1,0 +1,160 @@
+"""What every training loop shares: its optimiser, its schedule, and a state that resumes to the same bytes.
+
+A step draws its batch and its noise from (seed, step) alone, so weights, optimiser moments and a few numbers are the
+whole state: a run that was killed continues as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Metrics = dict[str, float]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on or its result cannot be trusted; the message says why and what to change."""
+
+
+class Journal(Protocol):
+    """Where a training loop leaves its state and its curves."""
+
+    def resume(self) -> Path | None:
+        """The folder of the last saved state, if any."""
+        ...
+
+    def save(self, step: int, folder: Path) -> None:
+        """Keep a state folder under the number of steps done, together with the metrics since the last one."""
+        ...
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Keep one step's metrics."""
+        ...
+
+
+class Trainer:
+    """Named groups of parameters with one AdamW each, and plain numbers that belong to the state.
+
+    Attributes:
+        step: steps done.
+        numbers: further state, saved as JSON.
+    """
+
+    def __init__(self, groups: dict[str, dict[str, nn.Parameter]], rates: dict[str, float], max_norm: float) -> None:
+        self.groups = groups
+        self.rates = rates
+        self.max_norm = max_norm
+        self.step = 0
+        self.numbers: dict[str, float] = {}
+        self._optimizers = {
+            name: torch.optim.AdamW(parameters.values(), lr=rates[name], weight_decay=0.0)
+            for name, parameters in groups.items()
+        }
+
+    def set_rates(self, factor: float) -> None:
+        """Set every group's learning rate to `factor` times its own."""
+        for name, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[name] * factor
+
+    def update(self, loss: Tensor, group: str) -> float:
+        """One optimiser step of a group.
+
+        Returns:
+            The gradient norm before clipping.
+
+        Raises:
+            TrainingError: loss or gradient is not finite; nothing was changed.
+        """
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
+        finite = math.isfinite(loss.item()) and math.isfinite(norm)
+        if finite:
+            self._optimizers[group].step()
+        self._optimizers[group].zero_grad(set_to_none=True)
+        if not finite:
+            raise TrainingError(
+                f"{group}: loss {loss.item()} and gradient norm {norm} after {self.step} steps are not finite. "
+                "Lower the learning rate; the last saved state is kept."
+            )
+        return norm
+
+    def save(self, folder: Path) -> None:
+        """Write weights, moments and numbers: state.safetensors and state.json."""
+        from safetensors.torch import save_file
+
+        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self.groups.items() for key, value in p.items()}
+        for name, optimizer in self._optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "state.safetensors")
+        (folder / "state.json").write_text(json.dumps({"step": self.step, "numbers": self.numbers}, sort_keys=True))
+
+    def load(self, folder: Path) -> None:
+        """Continue from a saved state."""
+        from safetensors.torch import load_file
+
+        tensors = load_file(folder / "state.safetensors")
+        state = json.loads((folder / "state.json").read_text())
+        self.step, self.numbers = state["step"], state["numbers"]
+        with torch.no_grad():
+            for name, parameters in self.groups.items():
+                for key, parameter in parameters.items():
+                    parameter.copy_(tensors[f"weight/{name}/{key}"])
+        for name, optimizer in self._optimizers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                kind, group, *rest = key.split("/")
+                if kind == "moment" and group == name:
+                    moments.setdefault(int(rest[0]), {})[rest[1]] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+def linear_schedule(step: int, steps: int, *, warmup: int, final: float) -> float:
+    """The learning-rate factor of a step: up over `warmup` steps, then straight down to `final` at the end."""
+    return min(1.0, (step + 1) / max(1, warmup)) * (final + (1 - final) * (1 - step / steps))
+
+
+def step_rng(seed: int, step: int) -> np.random.Generator:
+    """The random generator of one step, the same whether or not the run was interrupted before it."""
+    return np.random.default_rng([seed, step])
+
+
+def passes(count: int, size: int, seed: int, step: int) -> list[int]:
+    """The `size` items of a step, drawn in shuffled passes over `count`: none comes twice before all came once."""
+    start = step * size
+    drawn: list[int] = []
+    while len(drawn) < size:
+        epoch, offset = divmod(start + len(drawn), count)
+        order = np.random.default_rng([seed, 1 + epoch]).permutation(count)
+        drawn += order[offset : offset + size - len(drawn)].tolist()
+    return drawn
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in batches of at most `size`, items of like length together; ties keep their order."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def in_batches(compute: Any, lengths: Sequence[int], size: int) -> Tensor:
+    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order."""
+    result: list[Tensor | None] = [None] * len(lengths)
+    for batch in batches_by_length(lengths, size):
+        for index, value in zip(batch, compute(batch), strict=True):
+            result[index] = value
+    return torch.stack([value for value in result if value is not None])
+
+
+def mean_metrics(each: Iterable[Metrics]) -> Metrics:
+    """The mean of every metric over several updates."""
+    rows = list(each)
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
