@@ -1,0 +1,175 @@
+"""Stage `candidates`: several answers of one model to each instruction, to be compared later."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.settings import Sampling
+from storage.lake import Lake
+from tasks.fanout import Outcome, derive_seed
+from tasks.model_ref import ModelRef
+from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
+from tasks.tokens import VisualTokens
+
+if TYPE_CHECKING:
+    from models.sequences import Prompt, Response
+
+logger = logging.getLogger(__name__)
+
+
+class CandidatesConfig(BaseModel):
+    """Which instructions are answered, how often and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: str = Field(default="rl", description="Split of the instructions to answer.")
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Answer only this many instructions, always the same ones for a split; null: all.",
+    )
+    n: int = Field(default=2, ge=1, description="Answers sampled to each instruction.")
+    sampling: Sampling = Field(default=Sampling(), description="How answers are drawn.")
+    frame_set: str = Field(default="policy", description="Frame set that the model is shown.")
+    batch_size: int = Field(default=16, ge=1, description="Answers sampled together.")
+    shard_size: int = Field(default=256, ge=1, description="Instructions that are committed together.")
+    reuse: bool = Field(
+        default=False,
+        description="Keep the answers that the lake holds for an instruction under the same model, settings and seed, "
+        "instead of sampling all again when instructions were added.",
+    )
+
+
+def candidates(
+    ctx: RunContext, config: CandidatesConfig, instructions: StageResult, tokens: StageResult, model: ModelRef
+) -> StageResult:
+    """Sample `n` answers to each instruction of a split.
+
+    An answer that the token limit cut is kept with `finished` false, and the number of them is logged.
+
+    Raises:
+        ValueError: the split holds no instruction.
+    """
+    stage = Stage(
+        name="candidates",
+        table="candidates",
+        config=config.model_dump(exclude={"shard_size", "reuse"}, mode="json"),
+        inputs=(instructions.ref, tokens.ref),
+        model=model.identity,
+        prompts={},
+        seed=ctx.seed,
+        shard_size=config.shard_size,
+        reuse=config.reuse,
+        label=f"candidates {config.split}",
+    )
+    settings = CandidateSettings(ctx.lake_root, tokens.ref, model, config)
+    result = run_stage(ctx, stage, lambda: _items(ctx, config, instructions.ref, tokens.ref), SampleAnswers, settings)
+    if not result.cached:
+        _report_cut(ctx.lake, result.ref, config.sampling.max_new_tokens)
+    return result
+
+
+def _items(ctx: RunContext, config: CandidatesConfig, instructions: StageRef, tokens: StageRef) -> list[dict[str, Any]]:
+    columns = ["item_id", "status", "split", "video", "question"]
+    rows = ctx.lake.table(instructions.table).read(instructions.key, columns=columns).to_pylist()
+    rows = [row for row in rows if row["status"] == "ok"]
+    chosen = choose([row for row in rows if row["split"] == config.split], config.limit)
+    if not chosen:
+        known = ", ".join(sorted({row["split"] for row in rows})) or "none"
+        raise ValueError(f"candidates.split {config.split!r} holds no usable instruction; splits that do: {known}.")
+    shown = ctx.lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"]).to_pylist()
+    tokens_of = {row["item_id"]: row["item_key"] for row in shown}
+    return [
+        {
+            "item_id": row["item_id"],
+            "video": row["video"],
+            "question": row["question"],
+            "tokens": tokens_of.get(row["video"]),
+            "seed": ctx.seed,
+        }
+        for row in chosen
+    ]
+
+
+def choose(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    """The first `limit` rows in the order of a hash of their item_id: the same ones each time, spread over all."""
+    return sorted(rows, key=lambda row: hashlib.sha256(row["item_id"].encode()).digest())[:limit]
+
+
+def _report_cut(lake: Lake, ref: StageRef, limit: int) -> None:
+    finished = lake.table(ref.table).read(ref.key, columns=["finished"])["finished"].to_pylist()
+    cut = finished.count(False)
+    level = logging.WARNING if cut else logging.INFO
+    logger.log(
+        level,
+        "candidates: %d of %d answers were cut at %d tokens%s",
+        cut,
+        len(finished),
+        limit,
+        "; raise candidates.sampling.max_new_tokens" if cut else "",
+    )
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    """What a worker needs."""
+
+    lake: str
+    tokens: StageRef
+    model: ModelRef
+    config: CandidatesConfig
+
+
+class SampleAnswers:
+    """Samples the answers to a shard's instructions, prompts of like length together."""
+
+    def __init__(self, settings: CandidateSettings) -> None:
+        lake = Lake(settings.lake)
+        self._tokens = VisualTokens(lake, settings.tokens)
+        self._lm = settings.model.load(lake)
+        self._config = settings.config
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        asked: list[tuple[dict[str, Any], Prompt]] = []
+        for item in items:
+            try:
+                frames = self._tokens.frames(item["video"], self._config.frame_set)
+                asked.append((item, self._lm.prompt(item["question"], frames)))
+            except ValueError as error:  # no tokens of this video, or a question that cannot be asked
+                outcomes[item["item_id"]] = Outcome(item["item_id"], None, str(error))
+        answers = self._generate([prompt for _, prompt in asked], seed)
+        for (item, _), responses in zip(asked, answers, strict=True):
+            outcomes[item["item_id"]] = Outcome(item["item_id"], [_row(item, n, r) for n, r in enumerate(responses)])
+        return [outcomes[item["item_id"]] for item in items]
+
+    def _generate(self, prompts: list[Prompt], seed: int) -> list[list[Response]]:
+        from models.training import batches_by_length
+
+        config = self._config
+        answers: dict[int, list[Response]] = {}
+        prompts_a_batch = max(1, config.batch_size // config.n)
+        for number, batch in enumerate(batches_by_length([len(prompt.ids) for prompt in prompts], prompts_a_batch)):
+            sampled = self._lm.generate(
+                [prompts[i] for i in batch], config.sampling, n=config.n, seed=derive_seed(seed, number), logprobs=True
+            )
+            answers.update(zip(batch, sampled, strict=True))
+        return [answers[i] for i in range(len(prompts))]
+
+
+def _row(item: dict[str, Any], candidate: int, response: Response) -> dict[str, Any]:
+    return {
+        "instruction": item["item_id"],
+        "video": item["video"],
+        "question": item["question"],
+        "candidate": candidate,
+        "text": response.text,
+        "n_tokens": len(response.ids),
+        "finished": response.finished,
+        "logprob": sum(response.logprobs),
+    }

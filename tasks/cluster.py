@@ -1,0 +1,87 @@
+"""Ray for a run: one that is there already, a cluster's, or a small local one that is started and stopped here."""
+
+import logging
+import os
+import threading
+
+OBJECT_STORE_BYTES = 200 * 2**20
+START_ATTEMPTS = 3
+_LATE = "timed out during startup"  # How Ray says that its processes were not up within its fixed 30 s.
+
+
+class ClusterError(RuntimeError):
+    """Ray cannot give what the workers need."""
+
+
+class RayKeeper:
+    """A thread that starts Ray and outlives its use.
+
+    A local Ray's processes die with the thread that started them (PR_SET_PDEATHSIG), and a stage's thread may end
+    before the run does.
+    """
+
+    def __init__(self, workers: int, gpus: float) -> None:
+        """Returns once Ray is there; raises what its start raised, and ClusterError where the machine is too busy."""
+        for _ in range(START_ATTEMPTS):
+            self._up, self._down = threading.Event(), threading.Event()
+            self._owned = False
+            self._error: Exception | None = None
+            self._thread = threading.Thread(target=self._live, args=(workers, gpus), name="ray-keeper", daemon=True)
+            self._thread.start()
+            self._up.wait()
+            if self._error is None:
+                return
+            self._thread.join()  # What it had started of Ray ends with it.
+            if _LATE not in str(self._error):
+                raise self._error
+        raise ClusterError(
+            f"Ray did not start within its 30 s, {START_ATTEMPTS} times: the machine is too busy. Run the same command "
+            "again when it is less so; what is done is kept."
+        ) from self._error
+
+    def release(self) -> None:
+        """Stops Ray, where it was this thread that connected it."""
+        self._down.set()
+        self._thread.join()
+
+    def _live(self, workers: int, gpus: float) -> None:
+        try:
+            self._owned = _init_ray(workers, gpus)
+        except Exception as error:
+            self._error = error
+            return
+        finally:
+            self._up.set()
+        self._down.wait()
+        if self._owned:
+            import ray
+
+            ray.shutdown()
+
+
+def _init_ray(workers: int, gpus: float) -> bool:
+    """Connects to Ray; True where this connected it. Raises ClusterError where a local Ray lacks the GPUs."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        return True
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        num_cpus=workers,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    found = ray.cluster_resources().get("GPU", 0)
+    if found < gpus:  # Ray itself would wait for them for ever.
+        ray.shutdown()
+        raise ClusterError(
+            f"{workers} workers need {gpus:g} GPUs and this machine has {found:g}: use fewer workers or GPUs each"
+        )
+    return True

@@ -1,0 +1,371 @@
+"""Fan-out over Ray actors: one bad item costs only itself, a dead or hung worker is replaced."""
+
+import hashlib
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tasks.cluster import RayKeeper
+from tasks.worker import Outcome, Processor, ProcessorError, Reply, StageFailure, WorkerProcess, derive_seed
+
+__all__ = ["Outcome", "Processor", "ProcessorError", "StageFailure", "Unit", "WorkerError", "WorkerPool", "derive_seed"]
+
+KEPT_PROCESSORS = 2
+POLL_S = 0.2
+
+
+class WorkerError(RuntimeError):
+    """Workers die before they can do any work, or the pool is used after it was closed."""
+
+
+class _CallFailed(Exception):
+    """A call gave no outcomes; the text is the reason if a single item was in it."""
+
+
+class _Died(Exception):
+    """The worker process went away during a call."""
+
+
+class _TimedOut(Exception):
+    """A call passed its limit; its worker was killed."""
+
+
+class _Cancelled(Exception):
+    """The consumer of the results has gone."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A shard's worth of items (each a dict with `item_id`) and its seed."""
+
+    shard: int
+    items: list[dict[str, Any]]
+    seed: int
+
+
+@dataclass
+class _Job:
+    """One `run`: what to do, and the workers it holds now."""
+
+    key: str
+    payload: bytes
+    name: str
+    chunk: int | None
+    item_timeout_s: float | None
+    units: Iterator[Unit]
+    results: queue.Queue["tuple[Unit, list[Outcome]] | Exception"]
+    stop: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    busy: set["_Worker"] = field(default_factory=set)
+    begun: Callable[[], None] = lambda: None
+    whole_stage: bool = False  # No item may be blamed: a call that fails ends the stage.
+
+    def next_unit(self) -> Unit | None:
+        with self.lock:
+            return None if self.stop.is_set() else next(self.units, None)
+
+
+class _Worker:
+    """The driver's end of one worker process; starts it when needed and again after its death."""
+
+    def __init__(self, gpus: float) -> None:
+        self.closed = False
+        self._gpus = gpus
+        self._actor: Any = None
+        self._loaded: list[str] = []
+
+    def start(self) -> None:
+        import ray
+
+        if self.closed:
+            raise WorkerError("this worker pool is closed; open a new one for the next run")
+        if self._actor is None:
+            # No CPU share, but SPREAD: two pools on one cluster share it instead of waiting for one another.
+            actor = ray.remote(WorkerProcess).options(num_cpus=0, num_gpus=self._gpus, scheduling_strategy="SPREAD")
+            self._actor = actor.remote(sys.path)
+            self._call(None, "ping")
+
+    def load(self, key: str, payload: bytes) -> None:
+        """Builds the processor in the process, unless it is there; raises what its construction raised."""
+        if key in self._loaded:
+            self._loaded.append(self._loaded.pop(self._loaded.index(key)))
+            return
+        evict = self._loaded[: len(self._loaded) + 1 - KEPT_PROCESSORS] if len(self._loaded) >= KEPT_PROCESSORS else []
+        error = self._call(None, "prepare", key, payload, evict)
+        self._loaded = self._loaded[len(evict) :]
+        if error is not None:
+            raise error
+        self._loaded.append(key)
+
+    def process(self, key: str, items: list[dict[str, Any]], seed: int, limit_s: float | None) -> Reply:
+        reply: Reply = self._call(limit_s, "process", key, items, seed)
+        return reply
+
+    def kill(self) -> None:
+        import ray
+
+        actor, self._actor, self._loaded = self._actor, None, []
+        if actor is not None and ray.is_initialized():
+            ray.kill(actor)
+
+    def _call(self, limit_s: float | None, method: str, *arguments: Any) -> Any:
+        import ray
+
+        actor = self._actor
+        if actor is None:
+            raise _Died
+        try:
+            reference = getattr(actor, method).remote(*arguments)
+            if not ray.wait([reference], timeout=limit_s)[0]:
+                self.kill()
+                raise _TimedOut
+            return ray.get(reference)
+        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+            self.kill()
+            raise _Died from error
+
+
+class WorkerPool:
+    """`workers` long-lived Ray actors for every stage of a run. A context manager; Ray starts at the first unit.
+
+    Several threads may `run` stages at once: they share the workers. An initialised Ray, or the cluster of
+    RAY_ADDRESS, is used as it is; otherwise a local one is started, and stopped by `close`. `start_seconds` tells how
+    long that start took.
+    """
+
+    def __init__(self, workers: int, gpus_per_worker: float = 0, max_attempts: int = 3) -> None:
+        """`max_attempts`: so often may a worker die while it loads a processor; once less on one call."""
+        if workers < 1 or max_attempts < 2:
+            raise ValueError(
+                f"workers must be at least 1 and max_attempts at least 2, not {workers} and {max_attempts}"
+            )
+        self.workers = workers
+        self.max_attempts = max_attempts
+        self._gpus = gpus_per_worker
+        self._all = [_Worker(gpus_per_worker) for _ in range(workers)]
+        self._idle: queue.Queue[_Worker] = queue.Queue()
+        for worker in self._all:
+            self._idle.put(worker)
+        self._start_lock = threading.Lock()
+        self._started = self._closed = False
+        self.start_seconds = 0.0
+        self._keeper: RayKeeper | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> float:
+        """Starts Ray and the workers' processes unless they run; returns the seconds this call waited for it."""
+        before = time.monotonic()
+        with self._start_lock:
+            if self._closed:
+                raise WorkerError("this worker pool is closed; open a new one for the next run")
+            if not self._started:
+                self._keeper = RayKeeper(self.workers, self.workers * self._gpus)
+                starters = [threading.Thread(target=_warm, args=(worker,), daemon=True) for worker in self._all]
+                for thread in starters:
+                    thread.start()
+                for thread in starters:
+                    thread.join()
+                self._started = True
+                self.start_seconds = time.monotonic() - before
+        return time.monotonic() - before
+
+    def close(self) -> None:
+        """Ends the workers, and Ray where this pool started it. Safe to call twice."""
+        with self._start_lock:
+            self._closed = True
+            for worker in self._all:
+                worker.closed = True
+                worker.kill()
+            if self._keeper is not None:
+                self._keeper.release()
+            self._started, self._keeper = False, None
+
+    def run(
+        self,
+        processor: type,
+        settings: Any,
+        units: Sequence[Unit],
+        *,
+        chunk: int | None = None,
+        item_timeout_s: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[Unit, list[Outcome]]]:
+        """Yields each unit with one outcome an item, in the items' order; units in the order of their completion.
+
+        A unit is one call of `processor(settings).process`, or one call for every `chunk` items; a call may take
+        `item_timeout_s` for each of its items. A call that raises, kills its worker or passes its limit is repeated
+        item by item to find the guilty, and then once for all the others together: so outcomes do not depend on
+        which call failed first. What no item can cause (construction fails, LakeError) is raised here as it is.
+        Closing the iterator cancels what is under way. `begun` is called, in a thread, when a worker takes a unit.
+        """
+        if not units:
+            return
+        self.start()
+        payload = _pickle((processor, settings))
+        key = hashlib.sha256(payload).hexdigest()
+        results: queue.Queue[tuple[Unit, list[Outcome]] | Exception] = queue.Queue(maxsize=self.workers)
+        job = _Job(key, payload, processor.__name__, chunk, item_timeout_s, iter(units), results)
+        job.begun, job.whole_stage = begun, getattr(processor, "whole_stage", False)
+        servants = [
+            threading.Thread(target=self._serve, args=(job,), name=f"fanout-{n}", daemon=True)
+            for n in range(min(self.workers, len(units)))
+        ]
+        for thread in servants:
+            thread.start()
+        try:
+            for _ in units:
+                result = _get(results)
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            _cancel(job, servants)
+
+    def _serve(self, job: _Job) -> None:
+        while (unit := job.next_unit()) is not None:
+            result: tuple[Unit, list[Outcome]] | Exception
+            try:
+                result = (unit, self._on_a_worker(job, unit))
+            except _Cancelled:
+                return
+            except Exception as error:
+                result = error
+            job.results.put(result)
+
+    def _on_a_worker(self, job: _Job, unit: Unit) -> list[Outcome]:
+        worker = self._take(job)
+        try:
+            return [
+                outcome for items, seed in _calls(unit, job.chunk) for outcome in self._settle(job, worker, items, seed)
+            ]
+        finally:
+            with job.lock:
+                job.busy.discard(worker)
+            self._idle.put(worker)
+
+    def _take(self, job: _Job) -> _Worker:
+        while not job.stop.is_set():
+            try:
+                worker = self._idle.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            with job.lock:
+                job.busy.add(worker)
+                job.begun()
+            return worker
+        raise _Cancelled
+
+    def _settle(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        try:
+            return self._attempt(job, worker, items, seed)
+        except _CallFailed as failure:
+            if job.whole_stage:
+                raise StageFailure(f"{job.name} {failure}; run the same command again to continue") from failure
+            alone = [self._alone(job, worker, item, seed) for item in items]
+        good = [item for item, outcome in zip(items, alone, strict=True) if outcome.rows is not None]
+        if len(good) < 2:
+            return alone
+        # Together once more: what the good ones give must not depend on whether their call was split.
+        try:
+            together = {outcome.item_id: outcome for outcome in self._attempt(job, worker, good, seed)}
+        except _CallFailed:
+            return alone
+        return [together.get(outcome.item_id, outcome) for outcome in alone]
+
+    def _alone(self, job: _Job, worker: _Worker, item: dict[str, Any], seed: int) -> Outcome:
+        try:
+            return self._attempt(job, worker, [item], seed)[0]
+        except _CallFailed as failure:
+            return Outcome(item["item_id"], None, str(failure))
+
+    def _attempt(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        """One call, repeated when its worker dies. Raises _CallFailed, _Cancelled, or what no item can cause."""
+        limit_s = None if job.item_timeout_s is None else job.item_timeout_s * len(items)
+        deaths = 0
+        while deaths < self.max_attempts - 1:
+            self._ready(job, worker)
+            try:
+                reply = worker.process(job.key, items, seed, limit_s)
+            except _TimedOut as slow:
+                raise _CallFailed(f"took longer than {limit_s:g} s to process and was stopped") from slow
+            except _Died:
+                deaths += 1
+                continue
+            if reply.fatal is not None:
+                raise reply.fatal
+            if reply.outcomes is None:
+                raise _CallFailed(reply.failure)
+            return reply.outcomes
+        raise _CallFailed(
+            f"killed its worker {deaths} times when processed alone (out of memory, or a crash in native code)"
+        )
+
+    def _ready(self, job: _Job, worker: _Worker) -> None:
+        for _ in range(self.max_attempts):
+            if job.stop.is_set():
+                raise _Cancelled
+            try:
+                worker.start()
+                return worker.load(job.key, job.payload)
+            except _Died:
+                continue
+        raise WorkerError(
+            f"a worker died {self.max_attempts} times while it loaded {job.name}: most likely out of memory; "
+            "use fewer workers or a smaller model"
+        )
+
+
+def _warm(worker: _Worker) -> None:
+    """Starts a worker's process ahead of its first unit; a failure shows again, with its cause, at that unit."""
+    try:
+        worker.start()
+    except _Died:
+        return
+
+
+def _pickle(value: Any) -> bytes:
+    import ray.cloudpickle
+
+    data: bytes = ray.cloudpickle.dumps(value)
+    return data
+
+
+def _calls(unit: Unit, chunk: int | None) -> list[tuple[list[dict[str, Any]], int]]:
+    """The unit's calls: items and seed of each. A unit of one call keeps the unit's seed."""
+    size = chunk or len(unit.items)
+    if len(unit.items) <= size:
+        return [(unit.items, unit.seed)] if unit.items else []
+    starts = range(0, len(unit.items), size)
+    return [(unit.items[start : start + size], derive_seed(unit.seed, start)) for start in starts]
+
+
+def _get(results: "queue.Queue[tuple[Unit, list[Outcome]] | Exception]") -> tuple[Unit, list[Outcome]] | Exception:
+    # Not one endless get: a cancellation that Prefect raises in this thread arrives only between bytecodes.
+    while True:
+        try:
+            return results.get(timeout=POLL_S)
+        except queue.Empty:
+            continue
+
+
+def _cancel(job: _Job, servants: list[threading.Thread]) -> None:
+    """Ends a run: nothing more is begun, and a worker that is still at it is killed (the pool replaces it)."""
+    with job.lock:
+        job.stop.set()
+    while any(thread.is_alive() for thread in servants):
+        with job.lock:  # A worker leaves `busy` under this lock, so none is killed that already serves another run.
+            for worker in job.busy:
+                worker.kill()
+        try:
+            job.results.get(timeout=0.05)
+        except queue.Empty:
+            continue

@@ -1,0 +1,216 @@
+"""The stage `frames`: every frame that later stages look at, decoded once a video."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from storage.lake import Lake
+from tasks.fanout import Outcome
+from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
+from tasks.video_reader import Sample, Sampled, VideoError, VideoInfo, probe, read_frames, sample_frames
+
+BLOB_SCHEMA = pa.schema([("video", pa.string()), ("frames", pa.list_(pa.binary()))])
+
+
+class FrameSet(BaseModel):
+    """Frames at equal distances in time, by a name that later stages ask for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="Name that other stages ask for, such as policy or judge.")
+    n: int = Field(ge=1, description="Frames in each clip.")
+    clips: int = Field(1, ge=1, description="Equal windows of time that the video is cut into.")
+    at: Literal["midpoint", "endpoint"] = Field(
+        "midpoint", description="The middles of n equal bins, or from the first to the last frame as in VLM-RLAIF."
+    )
+
+
+class FramesConfig(BaseModel):
+    """Which frames are kept of every video, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sets: tuple[FrameSet, ...] = Field(
+        (FrameSet(name="policy", n=8, clips=1, at="midpoint"),),
+        min_length=1,
+        description="The sets of frames that later stages ask for; each video is decoded once for all of them.",
+    )
+    image_format: Literal["jpeg", "png"] = Field(
+        "jpeg", description="How frames are kept: jpeg is smaller, png is exact."
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100, description="Quality of the jpeg pictures.")
+    max_side: int | None = Field(None, ge=1, description="Longest side of a kept frame in pixels; larger ones shrink.")
+    reader: Literal["auto", "pyav"] = Field(
+        "auto",
+        description="auto: decord where it is known to be right, else PyAV; pyav notices flawed pictures everywhere.",
+    )
+    min_decodable: float = Field(
+        0.9, gt=0, le=1, description="A damaged video is kept when at least this fraction of its frames decode soundly."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds that reading one video may take.")
+    shard_size: int = Field(16, ge=1, description="Videos in a commit.")
+    videos_per_blob: int = Field(8, ge=1, description="Videos decoded in one call, their frames in one file.")
+
+    @field_validator("sets")
+    @classmethod
+    def _distinct(cls, sets: tuple[FrameSet, ...]) -> tuple[FrameSet, ...]:
+        names = [one.name for one in sets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each set needs a name of its own, not {names}")
+        return sets
+
+
+@dataclass(frozen=True)
+class FramesSettings:
+    """What a worker needs."""
+
+    config: FramesConfig
+    lake: Lake
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A video that was read: its row, its frames in the order of time, and what was wrong with it, if anything."""
+
+    row: dict[str, Any]
+    frames: list[bytes]
+    note: str | None
+
+
+class FrameReader:
+    """Processor: decodes videos, keeps their frames as one Arrow blob a call, and returns a row a video."""
+
+    def __init__(self, settings: FramesSettings) -> None:
+        # Here, so that a fresh worker's imports do not count against the time limit of its first video.
+        import av  # noqa: F401
+        import decord  # noqa: F401
+
+        self.config = settings.config
+        self.blobs = settings.lake.blobs
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing here is random.
+        read = [self._read(item) for item in items]
+        kept = [one for one in read if isinstance(one, _Kept)]
+        if kept:
+            columns = {"video": [one.row["video"] for one in kept], "frames": [one.frames for one in kept]}
+            blob = self.blobs.put_arrow(pa.table(columns, schema=BLOB_SCHEMA))
+            for place, one in enumerate(kept):
+                one.row.update(blob=blob, row=place)
+        return [
+            Outcome(item["item_id"], [one.row], one.note)
+            if isinstance(one, _Kept)
+            else Outcome(item["item_id"], None, one)
+            for item, one in zip(items, read, strict=True)
+        ]
+
+    def _read(self, item: dict[str, Any]) -> "_Kept | str":
+        """A video's row and frames, or the reason why there are none."""
+        path = Path(item["path"])
+        try:
+            info = probe(path)
+            windows = [
+                (chosen.name, window) for chosen in self.config.sets for window in sample_frames(info, _sample(chosen))
+            ]
+            asked = sorted({index for _, window in windows for index in window.frames})
+            decoded = read_frames(
+                path,
+                info,
+                asked,
+                self._encode,
+                min_decodable=self.config.min_decodable,
+                decord=self.config.reader == "auto",
+            )
+        except VideoError as error:
+            return str(error)
+        distinct = dict(sorted(decoded.frames))  # Two answers are one frame only where damage swallowed others.
+        row = _row(item, info, windows, dict(zip(asked, [got for got, _ in decoded.frames], strict=True)))
+        return _Kept(row | {"reader": decoded.reader}, list(distinct.values()), decoded.note)
+
+    def _encode(self, picture: NDArray[np.uint8]) -> bytes:
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        if self.config.max_side and max(image.size) > self.config.max_side:
+            scale = self.config.max_side / max(image.size)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        buffer = io.BytesIO()
+        if self.config.image_format == "png":
+            image.save(buffer, "PNG", compress_level=3)
+        else:
+            image.save(buffer, "JPEG", quality=self.config.jpeg_quality)
+        return buffer.getvalue()
+
+
+def frames(ctx: RunContext, config: FramesConfig, videos: StageResult) -> StageResult:
+    """Keeps the frames of every video that `videos` found; the table `frames` says where and which."""
+    stage = Stage(
+        name="frames",
+        table="frames",
+        config=config.model_dump(mode="json", exclude={"timeout_s"}),
+        inputs=(videos.ref,),
+        model=None,
+        prompts={},
+        seed=0,  # nothing is drawn
+        shard_size=config.shard_size,
+        reuse=True,
+    )
+    return run_stage(
+        ctx,
+        stage,
+        lambda: _items(ctx.lake, videos.ref),
+        FrameReader,
+        FramesSettings(config, ctx.lake),
+        chunk=config.videos_per_blob,
+        item_timeout_s=config.timeout_s,
+    )
+
+
+def _items(lake: Lake, videos: StageRef) -> list[dict[str, Any]]:
+    found = lake.table(videos.table).read(videos.key, ["item_id", "status", "video", "path", "content"]).to_pylist()
+    return [
+        {key: row[key] for key in ("item_id", "video", "path", "content")}
+        | {"identity": [row["video"], row["content"]]}
+        for row in found
+        if row["status"] == "ok"
+    ]
+
+
+def _sample(chosen: FrameSet) -> Sample:
+    return Sample(chosen.n, chosen.clips, chosen.at)
+
+
+def _row(
+    item: dict[str, Any], info: VideoInfo, windows: list[tuple[str, Sampled]], shown_for: dict[int, int]
+) -> dict[str, Any]:
+    """`shown_for`: by the index asked, the index that was kept for it."""
+    shown = sorted(set(shown_for.values()))
+    place = {asked: shown.index(got) for asked, got in shown_for.items()}
+    width, height = info.shown_size
+    return {
+        "video": item["video"],
+        "content": item["content"],
+        "fps": info.fps,
+        "duration": info.duration,
+        "width": width,
+        "height": height,
+        "rotation": info.orientation.degrees,
+        "timestamps": [float(info.times[index]) for index in shown],
+        "frame_index": shown,
+        "sets": [_window(name, window, place) for name, window in windows],
+    }
+
+
+def _window(name: str, window: Sampled, place: dict[int, int]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "clip": window.clip,
+        "start": window.start,
+        "end": window.end,
+        "indices": [place[index] for index in window.frames],
+    }

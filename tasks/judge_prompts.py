@@ -1,0 +1,34 @@
+"""What AI judges are asked: four texts, checked before a run exists."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from models.templates import checked, shipped
+
+
+def _needs(*slots: str) -> AfterValidator:
+    return AfterValidator(lambda text: checked(text, *slots))
+
+
+class JudgePrompts(BaseModel):
+    """What the judge is asked; an arm uses one of the four."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    likelihood: Annotated[str, _needs("question")] = Field(
+        default=shipped("judge_likelihood"),
+        description="Method likelihood: what the answers reply to, with {question}.",
+    )
+    likelihood_context: Annotated[str, _needs("context", "question")] = Field(
+        default=shipped("judge_likelihood_context"), description="The same with the narrative at {context}."
+    )
+    verdict: Annotated[str, _needs("question", "a", "b")] = Field(
+        default=shipped("judge_verdict"),
+        description="Method verdict: {question}, answers {a} and {b}; asks for A or B.",
+    )
+    verdict_context: Annotated[str, _needs("context", "question", "a", "b")] = Field(
+        default=shipped("judge_verdict_context"), description="The same with the narrative at {context}."
+    )

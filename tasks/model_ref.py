@@ -1,0 +1,110 @@
+"""Which model a stage uses: a name, adapters merged into it, and an adapter on top."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.video_lm import VideoLM
+    from storage.lake import Lake
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by name, small enough to travel in a stage's settings.
+
+    Attributes:
+        name: a local folder or a Hub id.
+        content: what identifies the weights under that name (see `ModelRef.of`).
+        merged: blobs of PEFT adapters merged into the weights, in order.
+        adapter: blob of the PEFT adapter that is switched on, if any.
+        device: torch device.
+        dtype: torch dtype by name.
+    """
+
+    name: str
+    content: str
+    merged: tuple[str, ...] = ()
+    adapter: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, name: str, *, device: str = "cpu", dtype: str = "float32") -> ModelRef:
+        """The plain model of that name.
+
+        Raises:
+            ValueError: the name is neither a folder with a checkpoint nor a Hub model on this machine.
+        """
+        return cls(name, model_content(name), device=device, dtype=dtype)
+
+    @property
+    def identity(self) -> str:
+        """What the model's answers depend on: 16 hex digits."""
+        return _short(json.dumps([self.content, self.merged, self.adapter, self.dtype]))
+
+    @property
+    def tower(self) -> str:
+        """What its visual tokens depend on: adapters stand on the language model alone, so they do not count."""
+        return _short(json.dumps([self.content, self.dtype]))
+
+    @property
+    def label(self) -> str:
+        """The name as it is written into adapters and rows: a Hub id, or a folder's own name without its place."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
+
+    def load(self, lake: Lake) -> VideoLM:
+        """The model, its adapters read from the lake."""
+        import torch
+
+        from models.video_lm import VideoLM
+
+        torch.set_num_threads(1)
+        return VideoLM.load(
+            self.name,
+            revision=self.content.rpartition("@")[2] if "@" in self.content else None,
+            merge=[lake.blobs.folder(blob) for blob in self.merged],
+            adapter=None if self.adapter is None else lake.blobs.folder(self.adapter),
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def model_content(name: str) -> str:
+    """What identifies a checkpoint's bytes.
+
+    A folder counts by the bytes of its files, about a second a gigabyte: a merged adapter changes neither size nor ends
+    of a file. A Hub id counts by its commit.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        if not any(path.name == "config.json" for path in files):
+            raise ValueError(f"Model folder {name} holds no config.json; give a checkpoint saved with save_pretrained.")
+        return _short(json.dumps([[path.name, _file_digest(path)] for path in files]))
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
+    try:
+        config = cached_file(name, "config.json")
+    except OSError as error:
+        raise ValueError(
+            f"Model {name!r} is neither a local folder nor a Hub model that this machine can reach: {error}"
+        ) from error
+    return f"{name}@{extract_commit_hash(config, None)}"
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

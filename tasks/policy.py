@@ -1,0 +1,134 @@
+"""Stage `policy`: PPO of the SFT model against one arm's reward model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.settings import PpoSettings
+from models.slots import SlotVocabulary
+from storage.lake import Lake
+from tasks.model_ref import ModelRef
+from tasks.stage import RunContext, Stage, StageRef, StageResult
+from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
+
+
+class PpoConfig(BaseModel):
+    """What the policy is asked and how it learns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: str = Field("rl", description="Split of the instructions to answer; their own answers are not learned from.")
+    frame_set: str = Field("policy", description="Frame set that the policy is shown.")
+    training: PpoSettings = Field(PpoSettings(), description="Rollouts, rates and penalties.")
+    monitor: SlotVocabulary | None = Field(
+        None, description="Words by which rollouts are measured against the true answers, for the curves only."
+    )
+
+
+@dataclass(frozen=True)
+class PolicyTraining(Training):
+    """Training against a reward model."""
+
+    reward: StageRef
+
+
+def policy(
+    ctx: RunContext,
+    config: PpoConfig,
+    reward: StageResult,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+) -> StageResult:
+    """Train the policy of an arm.
+
+    Raises:
+        ValueError: the split holds no usable instruction.
+        models.training.TrainingError: training diverged, too many answers were cut, or a canary failed.
+    """
+    stage = Stage(
+        name="policy",
+        table="checkpoints",
+        config={**config.model_dump(mode="json"), "arm": arm},
+        inputs=(reward.ref, instructions.ref, tokens.ref),
+        model=model.identity,
+        prompts={},
+        seed=ctx.seed,
+        shard_size=1,
+        label=f"policy {arm}",
+    )
+    training = PolicyTraining(
+        ctx.lake_root,
+        ctx.run,
+        stage.key,
+        "policy",
+        arm,
+        model,
+        tokens.ref,
+        instructions.ref,
+        config,
+        ctx.seed,
+        reward.ref,
+    )
+    settings = config.training
+    return train(ctx, stage, training, TrainPolicy, settings.iterations, settings.save_every)
+
+
+class TrainPolicy(Trainer):
+    """Trains in a worker process."""
+
+    training: PolicyTraining
+
+    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
+        from models.canaries import check_adapter, check_blank
+        from models.ppo import POLICY, train_ppo
+        from models.reward_model import RewardModel
+
+        training, config = self.training, self.training.config
+        lm = training.model.load(lake)
+        questions = Questions(lake, training, config.split, config.frame_set, lm)
+        probe = questions.probe(lambda row: str(row["question"]))
+        reward = RewardModel.load(lm, lake.blobs.folder(_final_blob(lake, training.reward)))
+        prompts = Lazy(questions.rows, questions.prompt)
+        truth = None if config.monitor is None else _Truth(questions.rows, config.monitor)
+        train_ppo(lm, reward, prompts, config.training, training.seed, LakeJournal(lake, training), truth)
+        checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
+        with tempfile.TemporaryDirectory() as folder:
+            lm.save_adapter(POLICY, Path(folder), base=training.model.label)
+            blob = lake.blobs.put_folder(Path(folder))
+        return config.training.iterations, blob, checks | _worst(lake, training)
+
+
+class _Truth:
+    """The share of the true answer's facts that each rollout states; questions that cannot be scored count as 0."""
+
+    def __init__(self, rows: list[dict[str, Any]], slots: SlotVocabulary) -> None:
+        self._answers = [row["answer"] for row in rows]
+        self._slots = slots
+        self._scorable = [bool(answer and slots.parse(answer)) for answer in self._answers]
+
+    def __call__(self, questions: Sequence[int], responses: Sequence[str]) -> list[float]:
+        return [
+            self._slots.score(self._answers[question], response) if self._scorable[question] else 0.0
+            for question, response in zip(questions, responses, strict=True)
+        ]
+
+
+def _worst(lake: Lake, training: Training) -> dict[str, float]:
+    """The largest gap between sampling and training, and the largest share of cut answers, over the whole training."""
+    rows = lake.table("metrics").read(training.key, ["name", "value"]).to_pylist()
+    names = {"rollout_gap": "rollout_trainer_gap", "unfinished_share": "unfinished_share"}
+    return {shown: max(row["value"] for row in rows if row["name"] == name) for name, shown in names.items()}
+
+
+def _final_blob(lake: Lake, training: StageRef) -> str:
+    rows = lake.table(training.table).read(training.key, ["final", "blob"]).to_pylist()
+    (blob,) = (row["blob"] for row in rows if row["final"])
+    return str(blob)

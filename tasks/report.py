@@ -1,0 +1,250 @@
+"""The report of a run: one HTML file that needs nothing beside it, and summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks import report_figures
+from tasks.grading import Grader, SlotsConfig
+from tasks.report_checks import Check, Economy, checks_of, economy_of
+from tasks.report_data import Arm, Curve, StageRow, arms_of, curves_of, stages_of, working_seconds
+from tasks.report_pairs import Pair, pairs_of
+from tasks.report_plots import dashes
+from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline, points, sign
+from tasks.stage import RunContext, StageResult
+from tasks.summary import summary_of
+from tasks.usage import Usage
+
+if TYPE_CHECKING:
+    from storage.lake import Lake
+
+PAGE, SUMMARY = "report.html", "summary.json"
+_PACKAGES = (
+    "video-rlaif", "torch", "transformers", "peft", "ray", "prefect", "deltalake", "pyarrow", "duckdb", "decord", "av",
+    "pillow", "numpy", "matplotlib",
+)  # fmt: skip
+
+
+class ReportConfig(BaseModel):
+    """What the report shows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pairs: int = Field(12, ge=0, description="Preference pairs to show with their frames.")
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page. Empty lists and None are parts that this run does not have."""
+
+    name: str
+    seed: int
+    headline: str
+    notes: list[str]
+    arms: list[Arm]
+    checkpoints: list[Checkpoint]
+    policy_curves: list[Curve]
+    reward_curves: list[Curve]
+    sft_curves: list[Curve]
+    conditions: list[Condition]
+    pairs: list[Pair]
+    stages: list[StageRow]
+    working_seconds: float
+    ray_start_seconds: float
+    checks: list[Check]
+    economy: Economy
+    usage: Usage | None
+    command: str
+    parameters: dict[str, Any]
+    lake: str
+    versions: dict[str, str]
+    machine: str
+
+
+def report(
+    ctx: RunContext,
+    config: ReportConfig,
+    results: list[StageResult],
+    scores: Mapping[str, StageResult],
+    agreement: StageResult | None,
+    preferences: Mapping[str, StageResult],
+    policies: Mapping[str, StageResult],
+    rewards: Mapping[str, StageResult],
+    sft: StageResult | None,
+    usage: Usage | None,
+    command: str,
+    parameters: dict[str, Any],
+) -> Path:
+    """Write report.html and summary.json into the run's folder and return the page's path.
+
+    Args:
+        ctx: the run.
+        config: what is shown.
+        results: every stage of the run, in order.
+        scores: the benchmark by label ("base", "sft", arms).
+        agreement: the judges against ground truth.
+        preferences: by arm.
+        policies: by arm.
+        rewards: the reward models by arm.
+        sft: the training that the policy starts from.
+        usage: time and memory of the run; None: not measured.
+        command: what reproduces the run.
+        parameters: the run's whole configuration, as JSON values.
+    """
+    lake = ctx.lake
+    portable = without_places(Path.cwd())
+    arms = arms_of(lake, preferences, list(scores), parameters)
+    checkpoints = checkpoints_of(lake, scores, arms)
+    said, notes = headline(checkpoints, arms)
+    trainings = {} if sft is None else {"sft": sft}
+    trainings |= {f"reward {arm}": each for arm, each in rewards.items()}
+    trainings |= {f"policy {arm}": each for arm, each in policies.items()}
+    page = Page(
+        name=ctx.run,
+        seed=ctx.seed,
+        headline=said,
+        notes=notes,
+        arms=arms,
+        checkpoints=checkpoints,
+        policy_curves=curves_of(lake, policies),
+        reward_curves=curves_of(lake, rewards),
+        sft_curves=[] if sft is None else curves_of(lake, {"sft": sft}),
+        conditions=conditions_of(lake, agreement, arms, parameters),
+        pairs=_pairs(lake, arms, preferences, results, parameters, config.pairs),
+        stages=stages_of(lake, ctx.run, results),
+        working_seconds=working_seconds(lake, ctx.run, results),
+        ray_start_seconds=ctx.pool.start_seconds,
+        checks=checks_of(lake, trainings, [each for each in results if each.stage == "candidates"]),
+        economy=economy_of(lake),
+        usage=usage,
+        command=portable(command),
+        parameters=_map_texts(parameters, portable),
+        lake=portable(ctx.lake_root),
+        versions=versions(),
+        machine=machine(),
+    )
+    run = parameters.get("run") or {}
+    folder = Path(run.get("folder") or f"runs/{ctx.run}").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
+    _write(folder / PAGE, render(page, portable))
+    return folder / PAGE
+
+
+def _pairs(
+    lake: Lake,
+    arms: Sequence[Arm],
+    preferences: Mapping[str, StageResult],
+    results: Sequence[StageResult],
+    parameters: Mapping[str, Any],
+    count: int,
+) -> list[Pair]:
+    stages = {each.stage: each for each in results}
+    chosen = [(parameters.get(part) or {}).get("slots") for part in ("agreement", "benchmark")]
+    slots = next((SlotsConfig.model_validate(each) for each in chosen if each), None)
+    return pairs_of(
+        lake, arms, preferences, stages.get("instructions"), stages.get("frames"), Grader(slots), count=count
+    )
+
+
+def render(page: Page, portable: Callable[[str], str]) -> str:
+    """The page as HTML. Every text is escaped and freed of this machine's places; figures and styles are our own."""
+    import jinja2
+    import yaml
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: portable(value) if type(value) is str and not value.startswith("data:") else value,
+    )
+    environment.filters |= {
+        "percent": lambda share: f"{100 * share:.1f}\u00a0%",
+        "points": points,
+        "duration": duration,
+        "times": lambda number: "once" if f"{number:.2f}" == "1.00" else f"{number:.2f} times",
+        "svg": Markup,
+        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100),
+    }
+    environment.globals |= {
+        "figures": report_figures,
+        "sign": sign,
+        # The legend's line is drawn three units wide, and dash patterns count in line widths.
+        "dashes": lambda series: " ".join(f"{3 * length:g}" for length in dashes(series)),
+    }
+    return environment.get_template("report.html.j2").render(page=page)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def without_places(here: Path) -> Callable[[str], str]:
+    """A function that takes this machine's folders out of a text: what is below `here` becomes relative."""
+    project = Path(__file__).resolve().parent.parent
+    names = {str(here): ".", str(project): "${project}", tempfile.gettempdir(): "<tmp>", str(Path.home()): "~"}
+    kept = {place: name for place, name in reversed(names.items()) if len(place) > 1}
+    # The longest first, and whole parts of a path alone.
+    places = "|".join(re.escape(place) for place in sorted(kept, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w.-])({places})(/|(?![\w.-]))")
+
+    def clean(text: str) -> str:
+        found = pattern.sub(lambda match: f"{kept[match[1]]}{match[2]}".removeprefix("./"), text)
+        return "." if text and not found else found
+
+    return clean
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _map_texts(each, change) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_texts(each, change) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else change(str(value))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the results."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Cores and memory; nothing that names the machine."""
+    import psutil
+
+    memory = psutil.virtual_memory().total / 2**30
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores ({platform.machine()}), {memory:.0f} GiB of memory, {platform.system()}"
+
+
+def _write(path: Path, text: str) -> None:
+    # Two runs of one folder may end at the same moment.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,366 @@
+"""What every stage promises: named by what it does, sharded for ever the same way, every item accounted for."""
+
+import hashlib
+import json
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel
+
+from storage.lake import Lake
+from storage.tables import Table
+from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
+from tasks.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+DONE_SHARD = -1  # The shard under which the table `stages` holds the one row of a complete stage.
+Item = dict[str, Any]
+
+
+class StageError(RuntimeError):
+    """A stage cannot do what it promises; the text says which stage, why and what to do next."""
+
+
+class QuarantineError(StageError):
+    """More items of a stage are quarantined than the run allows."""
+
+
+@dataclass(frozen=True)
+class StageRef:
+    """What a stage hands to the next: the rows with `key` in `table`, complete at `version`."""
+
+    stage: str
+    table: str
+    key: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run. Everything but `reuse` and `label` decides the result, and so the key."""
+
+    name: str
+    table: str
+    config: dict[str, Any]
+    inputs: tuple[StageRef, ...]
+    model: str | None
+    prompts: dict[str, str]
+    seed: int
+    shard_size: int
+    reuse: bool = False  # Copy items that stand under another key with the same item_key.
+    label: str | None = None  # What tells this stage from its namesakes in a run (an arm, a checkpoint); shown only.
+
+    @property
+    def key(self) -> str:
+        """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
+        inputs = [[ref.stage, ref.table, ref.key] for ref in self.inputs]
+        return _digest(
+            [self.name, self.table, self.config, inputs, self.model, self.prompts, self.seed, self.shard_size]
+        )
+
+    @property
+    def prompt_hash(self) -> str | None:
+        return _digest(self.prompts) if self.prompts else None
+
+    def item_key(self, item: Item) -> str:
+        """What decides this item's result whatever the run: configuration, prompts, model and the item itself.
+
+        An item may carry `identity` (any JSON): that then stands for its content, whatever blob and row it names.
+        """
+        content = item.get("identity", item)
+        return _digest([self.name, self.table, self.config, self.prompts, self.model, item["item_id"], content])
+
+    def shard_seed(self, shard: int) -> int:
+        return derive_seed(self.seed, self.name, shard)
+
+
+class StageResult(BaseModel):
+    """Names, versions and counts of a complete stage. `work_seconds` leaves out the wait for Ray and a free worker."""
+
+    stage: str
+    label: str | None
+    table: str
+    key: str
+    version: int
+    items: int
+    ok: int
+    quarantined: int
+    reused: int
+    seconds: float
+    work_seconds: float
+    cached: bool
+
+    @property
+    def ref(self) -> StageRef:
+        return StageRef(self.stage, self.table, self.key, self.version)
+
+
+@dataclass
+class RunContext:
+    """What all stages of a run share. `max_quarantined` is a fraction of a stage's items."""
+
+    lake_root: str
+    run: str
+    pool: WorkerPool
+    progress: Progress
+    max_quarantined: float
+    seed: int
+
+    @cached_property
+    def lake(self) -> Lake:
+        return Lake(self.lake_root)
+
+
+@dataclass
+class _Work:
+    """A stage under way: its shards of sorted items, and those of their rows that are copied from other keys."""
+
+    stage: Stage
+    table: Table
+    run: str
+    shards: list[list[Item]]
+    copied: dict[str, list[Item]]
+    keys: dict[str, str]
+
+    def to_do(self, shard: int) -> list[Item]:
+        return [item for item in self.shards[shard] if item["item_id"] not in self.copied]
+
+    def commit(self, shard: int, outcomes: Sequence[Outcome]) -> None:
+        made = {outcome.item_id: outcome for outcome in outcomes}
+        rows: list[Item] = []
+        for item in self.shards[shard]:
+            item_id = item["item_id"]
+            rows += self.copied[item_id] if item_id in self.copied else self._rows(shard, made[item_id])
+        if not self.table.commit_shard(rows, stage_key=self.stage.key, shard=shard):
+            logger.info("%s: another run committed shard %d meanwhile; its rows are used", self.stage.name, shard)
+
+    def _rows(self, shard: int, outcome: Outcome) -> list[Item]:
+        provenance = {
+            "item_id": outcome.item_id,
+            "status": "quarantined" if outcome.rows is None else "ok",
+            "reason": outcome.reason,
+            "item_key": self.keys[outcome.item_id],
+            "run": self.run,
+            "model": self.stage.model,
+            "prompt_hash": self.stage.prompt_hash,
+            "seed": self.stage.shard_seed(shard),
+        }
+        return [{**row, **provenance} for row in outcome.rows or [{}]]
+
+
+def run_stage(
+    ctx: RunContext,
+    stage: Stage,
+    items: Callable[[], list[Item]],
+    processor: type,
+    settings: Any,
+    *,
+    chunk: int | None = None,
+    item_timeout_s: float | None = None,
+) -> StageResult:
+    """Brings a stage to its end: uses a complete output, continues a partial one, computes the rest.
+
+    `items` (called only when there is something to do) gives dicts with `item_id`; they are sorted by it and cut into
+    shards of `shard_size`, each one call of `processor(settings)` (or one for `chunk` items) and one commit.
+    Raises QuarantineError above ctx.max_quarantined, StageError for items without an id of their own, and what the
+    pool and the lake raise.
+    """
+    began = time.monotonic()
+    found = _complete(ctx.lake, stage)
+    reused, waited = 0, 0.0
+    if found is None:
+        work = _plan(ctx, stage, items())
+        waited = _compute(ctx, work, processor, settings, chunk, item_timeout_s)
+        reused = len(work.copied)
+        found = _account(work)
+    counts = {name: int(found[name]) for name in ("items", "ok", "quarantined")}
+    _check_quarantine(ctx, stage, counts)
+    if "cached" not in found:
+        _record(ctx.lake, stage, ctx.run, counts)
+    seconds = time.monotonic() - began
+    result = StageResult(
+        stage=stage.name,
+        label=stage.label,
+        table=stage.table,
+        key=stage.key,
+        version=ctx.lake.table(stage.table).version(),
+        reused=reused,
+        seconds=seconds,
+        work_seconds=seconds - waited,
+        cached="cached" in found,
+        **counts,
+    )
+    _log(ctx, result)
+    return result
+
+
+def _complete(lake: Lake, stage: Stage) -> dict[str, Any] | None:
+    table = lake.table("stages")
+    if not table.committed(stage.key, [DONE_SHARD]):
+        return None
+    row = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()[0]
+    return {**row, "cached": True}
+
+
+def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
+    if not items:
+        raise StageError(f"Stage {stage.name} has no items: nothing in its inputs is ok. Look at the stage before it.")
+    ordered = sorted(items, key=lambda item: str(item["item_id"]))
+    for one, two in pairwise(ordered):
+        if one["item_id"] == two["item_id"]:
+            raise StageError(
+                f"Stage {stage.name} got the item {one['item_id']!r} twice: give each item an id of its own."
+            )
+    keys = {item["item_id"]: stage.item_key(item) for item in ordered}
+    shards = [ordered[start : start + stage.shard_size] for start in range(0, len(ordered), stage.shard_size)]
+    table = ctx.lake.table(stage.table)
+    return _Work(stage, table, ctx.run, shards, _copies(table, stage, keys) if stage.reuse else {}, keys)
+
+
+def _copies(table: Table, stage: Stage, keys: dict[str, str]) -> dict[str, list[Item]]:
+    """Rows of items that stand ok, with the same item_key, under another stage key: by item id."""
+    known = table.read(columns=["stage_key", "item_key", "status"])
+    usable = known.filter(pc.and_(pc.equal(known["status"], "ok"), pc.not_equal(known["stage_key"], stage.key)))
+    usable = usable.filter(pc.is_in(usable["item_key"], pa.array(keys.values(), pa.string())))
+    owner = dict(
+        sorted(zip(usable["item_key"].to_pylist(), usable["stage_key"].to_pylist(), strict=True), reverse=True)
+    )
+    copies: dict[str, list[Item]] = {}
+    for key in sorted(set(owner.values())):
+        rows = table.read(key)
+        wanted = pa.array([item for item, owned_by in owner.items() if owned_by == key], pa.string())
+        for row in rows.filter(pc.is_in(rows["item_key"], wanted)).drop_columns(["stage_key", "shard"]).to_pylist():
+            copies.setdefault(row["item_id"], []).append(row)
+    return copies
+
+
+def _compute(
+    ctx: RunContext, work: _Work, processor: type, settings: Any, chunk: int | None, item_timeout_s: float | None
+) -> float:
+    """Commits every shard that is not there yet; returns the seconds spent waiting for Ray and for a free worker."""
+    stage, everything = work.stage, range(len(work.shards))
+    committed = work.table.committed(stage.key, everything)
+    bar = ctx.progress.start(stage.label or stage.name, sum(map(len, work.shards)))
+    try:
+        bar.advance(sum(len(work.shards[shard]) for shard in committed))
+        units = []
+        for shard in everything:
+            if shard not in committed and not work.to_do(shard):
+                work.commit(shard, [])
+                bar.advance(len(work.shards[shard]))
+            elif shard not in committed:
+                units.append(Unit(shard, work.to_do(shard), stage.shard_seed(shard)))
+        asked = time.monotonic()
+        begun: list[float] = []
+        for unit, outcomes in ctx.pool.run(
+            processor,
+            settings,
+            units,
+            chunk=chunk,
+            item_timeout_s=item_timeout_s,
+            begun=lambda: begun.append(time.monotonic()),
+        ):
+            work.commit(unit.shard, outcomes)
+            bar.advance(len(work.shards[unit.shard]))
+        return begun[0] - asked if begun else 0.0
+    finally:
+        bar.finish()
+
+
+def _account(work: _Work) -> dict[str, Any]:
+    counts = work.table.count(work.stage.key)
+    items = sum(map(len, work.shards))
+    if counts["ok"] + counts["quarantined"] != items:
+        raise StageError(
+            f"Stage {work.stage.name} lost count: of {items} items {counts['ok']} are ok and {counts['quarantined']} "
+            f"quarantined under key {work.stage.key} of table {work.table.name}. If nobody changed the lake by hand, "
+            "this is a bug; a new lake helps."
+        )
+    return {"items": items, **counts}
+
+
+def _check_quarantine(ctx: RunContext, stage: Stage, counts: dict[str, int]) -> None:
+    if counts["quarantined"] <= ctx.max_quarantined * counts["items"]:
+        return
+    rows = ctx.lake.table(stage.table).read(stage.key, ["item_id", "status", "reason"]).to_pylist()
+    raise QuarantineError(
+        f"Stage {stage.name}: {counts['quarantined']} of {counts['items']} items are quarantined, more than "
+        f"max_quarantined {ctx.max_quarantined:g} allows. {_commonest(rows)} Mend or remove these items, or raise "
+        "max_quarantined; what is done is kept."
+    )
+
+
+def _commonest(rows: list[Item]) -> str:
+    """The three commonest reasons, those that differ only in numbers taken as one, each with an item."""
+    examples: dict[str, Item] = {}
+    kinds: Counter[str] = Counter()
+    for row in rows:
+        if row["status"] == "quarantined":
+            kind = re.sub(r"\d+(\.\d+)?", "#", row["reason"])
+            kinds[kind] += 1
+            examples.setdefault(kind, row)
+    shown = [
+        f"{count} x such as {examples[kind]['item_id']}: {examples[kind]['reason']}"
+        for kind, count in kinds.most_common(3)
+    ]
+    return "Commonest reasons: " + "; ".join(shown) + "."
+
+
+def _record(lake: Lake, stage: Stage, run: str, counts: dict[str, int]) -> None:
+    row = {
+        "item_id": stage.key,
+        "status": "ok",
+        "item_key": stage.key,
+        "run": run,
+        "model": stage.model,
+        "prompt_hash": stage.prompt_hash,
+        "seed": stage.seed,
+        "stage": stage.name,
+        "config": _canonical(stage.config),
+        # Without their versions, which count the commits of all runs and so are no content; the event log has them.
+        "inputs": _canonical([{"stage": ref.stage, "table": ref.table, "key": ref.key} for ref in stage.inputs]),
+        "output_table": stage.table,
+        **counts,
+    }
+    lake.table("stages").commit_shard([row], stage_key=stage.key, shard=DONE_SHARD)
+
+
+def _log(ctx: RunContext, result: StageResult) -> None:
+    detail = result.model_dump(include={"label", "table", "version", "items", "reused", "work_seconds"})
+    ctx.lake.log(
+        [
+            {
+                "run": ctx.run,
+                "event_id": uuid.uuid4().hex,
+                "at": datetime.now(UTC),
+                "event": "stage_finished",
+                "stage": result.stage,
+                "stage_key": result.key,
+                "cached": result.cached,
+                "ok": result.ok,
+                "quarantined": result.quarantined,
+                "seconds": result.seconds,
+                "detail": _canonical(detail),
+            }
+        ]
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]

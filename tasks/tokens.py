@@ -1,0 +1,67 @@
+"""Reads the visual tokens that the stage `visual_tokens` kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from storage.lake import Lake
+    from tasks.stage import StageRef
+
+
+class MissingTokensError(ValueError):
+    """A video has no visual tokens: it is unknown or was quarantined."""
+
+
+class VisualTokens:
+    """Visual tokens by video and frame set, memory-mapped.
+
+    A frame set is one of the sets that the stage `frames` sampled ("policy", "judge_2", ...); each of its clips is a
+    selection of the video's kept frames.
+    """
+
+    def __init__(self, lake: Lake, ref: StageRef) -> None:
+        table = lake.table(ref.table).read(stage_key=ref.key, columns=["video", "status", "blob", "row", "sets"])
+        self._lake = lake
+        self._rows: dict[str, dict[str, Any]] = {
+            row["video"]: row for row in table.to_pylist() if row["status"] == "ok"
+        }
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._rows
+
+    def clips(self, video: str, frame_set: str) -> list[Tensor]:
+        """The tokens [F, P, D] of each clip of a set, in order.
+
+        Raises:
+            MissingTokensError: the video has none, or the set was not sampled.
+        """
+        if video not in self._rows:
+            raise MissingTokensError(f"Video {video} has no visual tokens; see why in the frames stage.")
+        row = self._rows[video]
+        chosen = [each for each in row["sets"] if each["name"] == frame_set]
+        if not chosen:
+            known = sorted({each["name"] for each in row["sets"]})
+            raise MissingTokensError(
+                f"Frame set {frame_set!r} was not sampled; known: {', '.join(known)}. Add it to frames.sets."
+            )
+        tokens = self._video(row)
+        return [tokens[each["indices"]] for each in sorted(chosen, key=lambda each: each["clip"])]
+
+    def frames(self, video: str, frame_set: str) -> Tensor:
+        """The tokens [F, P, D] of a set with one clip."""
+        (tokens,) = self.clips(video, frame_set)
+        return tokens
+
+    def _video(self, row: dict[str, Any]) -> Tensor:
+        import numpy as np
+        import torch
+
+        kept = self._lake.blobs.open_arrow(row["blob"])
+        shape = kept["shape"][row["row"]].as_py()
+        dtype = getattr(torch, kept["dtype"][row["row"]].as_py())
+        # The copy is this video's alone: torch wants memory that it may write to, the map is read-only.
+        data = np.frombuffer(kept["data"][row["row"]].as_buffer(), dtype=np.uint8).copy()
+        return torch.from_numpy(data).view(dtype).view(shape)

@@ -1,0 +1,244 @@
+"""What the training stages share: their journal in the lake, their examples, and the row they end with.
+
+A training stage has one item: the training itself. While it runs, its worker commits states (table `checkpoints`, under
+the stage's key with "-state" behind it) and curves (table `metrics`); a run that was killed continues from the last
+state to the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from storage.lake import Lake
+from tasks.fanout import Outcome, StageFailure
+from tasks.model_ref import ModelRef
+from tasks.progress import SilentProgress
+from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
+from tasks.tokens import VisualTokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.canaries import Probe
+    from models.sequences import Prompt
+    from models.video_lm import VideoLM
+
+POLL_S = 2.0
+PROBED = 16
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a worker needs to train and to keep its journal.
+
+    Attributes:
+        lake: the lake's root.
+        run: name of the run.
+        key: the stage's key.
+        role: what comes out: "sft", "reward" or "policy".
+        arm: which arm of the run, if any.
+        model: the model to begin with.
+        tokens: its visual tokens.
+        instructions: the questions.
+        config: the stage's pydantic model.
+        seed: of everything random.
+    """
+
+    lake: str
+    run: str
+    key: str
+    role: str
+    arm: str | None
+    model: ModelRef
+    tokens: StageRef
+    instructions: StageRef
+    config: Any
+    seed: int
+
+
+def train(
+    ctx: RunContext,
+    stage: Stage,
+    training: Training,
+    trainer: type,
+    steps: int,
+    save_every: int,
+) -> StageResult:
+    """Run a training stage: one item, whose progress is read from the states that its worker commits."""
+    saves = [*range(save_every, steps, save_every), steps]
+    quiet = replace(ctx, progress=SilentProgress())  # the steps are shown, not the one item
+    with _progress(ctx, stage, saves):
+        return run_stage(quiet, stage, lambda: [{"item_id": training.arm or training.role}], trainer, training)
+
+
+@contextmanager
+def _progress(ctx: RunContext, stage: Stage, saves: list[int]) -> Iterator[None]:
+    done = threading.Event()
+
+    def watch() -> None:
+        if ctx.lake.table("stages").committed(stage.key, [-1]):
+            return
+        # A table handle of its own: the stage's own thread uses the context's.
+        table = Lake(ctx.lake_root).table("metrics")
+        bar, shown = ctx.progress.start(f"{stage.label or stage.name} steps", saves[-1]), 0
+        try:
+            ended = False
+            while not ended:
+                ended = done.wait(POLL_S)  # once more after the end, so that the bar shows it
+                reached = max(table.committed(stage.key, saves), default=0)
+                bar.advance(reached - shown)
+                shown = reached
+        finally:
+            bar.finish()
+
+    thread = threading.Thread(target=watch, name=f"progress-{stage.name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@dataclass
+class LakeJournal:
+    """The journal of one training stage (models.training.Journal).
+
+    Curves are committed before the state that covers them: a killed run repeats at most the steps since the last state,
+    and the lake refuses the curves that are there already.
+    """
+
+    lake: Lake
+    training: Training
+    _pending: list[dict[str, Any]] = field(default_factory=list)
+
+    def resume(self) -> Path | None:
+        rows = self.lake.table("checkpoints").read(self._state_key, ["step", "state"]).to_pylist()
+        if not rows:
+            return None
+        return self.lake.blobs.folder(max(rows, key=lambda row: int(row["step"]))["state"])
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._pending += [
+            {**self._provenance(step), "step": step, "name": name, "value": value, "arm": self.training.arm}
+            for name, value in metrics.items()
+        ]
+
+    def save(self, step: int, folder: Path) -> None:
+        blob = self.lake.blobs.put_folder(folder)
+        self.lake.table("metrics").commit_shard(self._pending, stage_key=self.training.key, shard=step)
+        self._pending = []
+        row = {**self._provenance(step), **checkpoint_row(self.training, step, final=False), "state": blob}
+        self.lake.table("checkpoints").commit_shard([row], stage_key=self._state_key, shard=step)
+
+    @property
+    def _state_key(self) -> str:
+        return f"{self.training.key}-state"
+
+    def _provenance(self, step: int) -> dict[str, Any]:
+        return {
+            "item_id": f"{step:06d}",
+            "status": "ok",
+            "item_key": self.training.key,
+            "run": self.training.run,
+            "model": self.training.model.identity,
+            "seed": self.training.seed,
+        }
+
+
+def checkpoint_row(
+    training: Training, step: int, *, final: bool, metrics: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """A row of table `checkpoints`, without its blobs."""
+    return {
+        "role": training.role,
+        "step": step,
+        "final": final,
+        "base": training.model.label,
+        "arm": training.arm,
+        "metrics": json.dumps(metrics or {}, sort_keys=True),
+    }
+
+
+class Trainer(ABC):
+    """A processor whose one item is a training: what goes wrong concerns the stage, not an item."""
+
+    whole_stage = True
+
+    def __init__(self, training: Any) -> None:
+        self.training = training
+
+    def process(self, _items: list[dict[str, Any]], _seed: int) -> list[Outcome]:
+        from models.training import TrainingError
+
+        lake = Lake(self.training.lake)
+        try:
+            step, blob, metrics = self.train(lake)
+        except Exception as error:  # a full disk or memory too: written down as a quarantine it would stay for ever
+            what = f"{self.training.role} {self.training.arm or ''}".rstrip()
+            kind = "" if isinstance(error, (TrainingError, ValueError)) else f"{type(error).__name__}: "
+            raise StageFailure(f"{what}: {kind}{error}") from error
+        row = {**checkpoint_row(self.training, step, final=True, metrics=metrics), "blob": blob}
+        return [Outcome(self.training.arm or self.training.role, [row])]
+
+    @abstractmethod
+    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
+        """Train to the end: steps done, blob of the adapter's folder, and the metrics that are kept with it."""
+
+
+class Lazy(Sequence[Any]):
+    """A sequence whose members are made when they are asked for: thousands of visual tokens would fill the memory."""
+
+    def __init__(self, rows: Sequence[Any], make: Callable[[Any], Any]) -> None:
+        self._rows, self._make = rows, make
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(self._rows[index])
+
+
+class Questions:
+    """The instructions of a split as prompts, in a fixed order.
+
+    Attributes:
+        rows: item_id, video, question and answer of each.
+    """
+
+    def __init__(self, lake: Lake, training: Training, split: str, frame_set: str, lm: VideoLM) -> None:
+        columns = ["item_id", "status", "split", "video", "question", "answer", "kind"]
+        table = lake.table(training.instructions.table).read(training.instructions.key, columns=columns)
+        self.tokens = VisualTokens(lake, training.tokens)
+        self.frame_set = frame_set
+        self.lm = lm
+        self.rows = [
+            row
+            for row in table.to_pylist()
+            if row["status"] == "ok" and row["split"] == split and row["video"] in self.tokens
+        ]
+        if not self.rows:
+            raise ValueError(f"Split {split!r} of the instructions holds no usable question; look at data.{split}.")
+
+    def prompt(self, row: dict[str, Any]) -> Prompt:
+        return self.lm.prompt(row["question"], self.tokens.frames(row["video"], self.frame_set))
+
+    def probe(self, answer: Callable[[dict[str, Any]], str]) -> Probe:
+        """A few questions spread over the split, for the canaries; call it before the first adapter."""
+        from models.canaries import Probe, blank_tokens
+
+        chosen = self.rows[:: max(1, len(self.rows) // PROBED)][:PROBED]
+        black: Tensor = blank_tokens(self.lm, len(self.tokens.frames(chosen[0]["video"], self.frame_set)))
+        return Probe.take(
+            self.lm,
+            [self.prompt(row) for row in chosen],
+            [self.lm.prompt(row["question"], black) for row in chosen],
+            [self.lm.response_ids(answer(row)) for row in chosen],
+        )

@@ -1,0 +1,137 @@
+"""Stage `visual_tokens`: what the vision tower makes of every kept frame, computed once in a video's life."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.lake import Lake
+from tasks.fanout import Outcome
+from tasks.model_ref import ModelRef
+from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.families import VideoFrames
+
+
+class VisualTokensConfig(BaseModel):
+    """How frames go through the vision tower."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_frames: int = Field(
+        default=32, ge=1, description="Frames of a video that go through the vision tower together."
+    )
+    shard_size: int = Field(
+        default=8, ge=1, description="Videos whose tokens are held in memory, kept in one file and committed together."
+    )
+
+
+def visual_tokens(ctx: RunContext, config: VisualTokensConfig, frames: StageResult, model: ModelRef) -> StageResult:
+    """Encode the kept frames of every video, each frame in one pass of the tower.
+
+    The stage is named by the tower alone: a base model, its SFT model and every policy share it.
+
+    Raises:
+        ValueError: the model's family cannot encode frames one by one, or the model does not load.
+    """
+    tower = replace(model, merged=(), adapter=None)
+    stage = Stage(
+        name="visual_tokens",
+        table="visual_tokens",
+        config=config.model_dump(exclude={"shard_size"}),
+        inputs=(frames.ref,),
+        model=tower.tower,
+        prompts={},
+        seed=0,  # nothing is drawn
+        shard_size=config.shard_size,
+        reuse=True,
+        label=f"visual_tokens {PurePath(model.name).name}",
+    )
+    settings = TowerSettings(ctx.lake_root, frames.ref, tower, config.batch_frames)
+    return run_stage(ctx, stage, lambda: _items(ctx.lake, frames.ref), EncodeFrames, settings)
+
+
+def _items(lake: Lake, frames: StageRef) -> list[dict[str, Any]]:
+    rows = lake.table(frames.table).read(frames.key, columns=["item_id", "status", "item_key"]).to_pylist()
+    return [{"item_id": row["item_id"], "frames": row["item_key"]} for row in rows if row["status"] == "ok"]
+
+
+@dataclass(frozen=True)
+class TowerSettings:
+    """What a worker needs."""
+
+    lake: str
+    frames: StageRef
+    model: ModelRef
+    batch_frames: int
+
+
+class EncodeFrames:
+    """Frames of a shard's videos in, one Arrow blob of their visual tokens out."""
+
+    def __init__(self, settings: TowerSettings) -> None:
+        self._lake = Lake(settings.lake)
+        table = self._lake.table(settings.frames.table)
+        rows = table.read(settings.frames.key, columns=["item_id", "status", "blob", "row", "sets"]).to_pylist()
+        self._frames = {row["item_id"]: row for row in rows if row["status"] == "ok"}
+        self._lm = settings.model.load(self._lake)
+        self._tower = settings.model.tower
+        self._batch_frames = settings.batch_frames
+        if not self._lm.family.per_frame:
+            raise ValueError(
+                f"The vision tower of {settings.model.name} sees several frames at once, so its tokens cannot be kept "
+                "frame by frame; choose a model whose tower sees each frame alone."
+            )
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
+        videos = [item["item_id"] for item in items]
+        tokens = [self._encode(self._frames[video]) for video in videos]
+        blob = self._lake.blobs.put_arrow(
+            pa.table(
+                {
+                    "video": pa.array(videos, pa.string()),
+                    "shape": pa.array([list(each.shape) for each in tokens], pa.list_(pa.int32())),
+                    "data": pa.array([_raw(each) for each in tokens], pa.binary()),
+                    "dtype": pa.array([str(each.dtype).removeprefix("torch.") for each in tokens], pa.string()),
+                }
+            )
+        )
+        return [
+            Outcome(video, [self._row(video, blob, row, len(each))])
+            for row, (video, each) in enumerate(zip(videos, tokens, strict=True))
+        ]
+
+    def _row(self, video: str, blob: str, row: int, n_frames: int) -> dict[str, Any]:
+        sets = self._frames[video]["sets"]
+        return {"video": video, "tower": self._tower, "blob": blob, "row": row, "n_frames": n_frames, "sets": sets}
+
+    def _encode(self, kept: dict[str, Any]) -> Tensor:
+        """Visual tokens [F, P, D] of a video's kept frames, on the CPU."""
+        import torch
+
+        frames = decode_frames(self._lake.blobs.open_arrow(kept["blob"])["frames"][kept["row"]].as_py())
+        starts = range(0, len(frames), self._batch_frames)
+        parts = [self._lm.encode(frames[start : start + self._batch_frames]).cpu() for start in starts]
+        return torch.cat(parts).contiguous()
+
+
+def decode_frames(pictures: list[bytes]) -> VideoFrames:
+    """uint8 frames [F, H, W, 3], RGB, of the PNG or JPEG files of one video."""
+    import numpy as np
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures])
+
+
+def _raw(tokens: Tensor) -> bytes:
+    import torch
+
+    return tokens.view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,124 @@
+"""What runs inside one Ray worker process: built processors, kept between calls."""
+
+import hashlib
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from storage.errors import LakeError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item: its rows (status ok), or None and the reason for quarantine.
+
+    A quarantined outcome may carry no rows; an ok outcome carries at least one. `reason` on an ok outcome is a note.
+    """
+
+    item_id: str
+    rows: list[dict[str, Any]] | None
+    reason: str | None = None
+
+
+class Processor(Protocol):
+    """The work of a stage. Built once a worker process for each `settings`: models are loaded in `__init__`."""
+
+    def __init__(self, settings: Any) -> None: ...
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        """One outcome an item, in the order of `items`. An exception here is blamed on the items, one by one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A call's answer. Exactly one field is set: outcomes, a failure that an item may cause, or one that none can."""
+
+    outcomes: list[Outcome] | None = None
+    failure: str | None = None
+    fatal: Exception | None = None
+
+
+class ProcessorError(RuntimeError):
+    """A processor broke its contract (one outcome an item, same order): a bug, whatever the items."""
+
+
+class StageFailure(RuntimeError):
+    """A stage cannot go on, whatever its items: it is neither repeated nor written down as a quarantine."""
+
+
+class WorkerProcess:
+    """The Ray actor. Knows no stage: processors arrive pickled and stay loaded until the driver evicts them."""
+
+    def __init__(self, search_path: list[str]) -> None:
+        """`search_path`: the driver's sys.path, so that whatever the driver imported unpickles here."""
+        sys.path.extend(folder for folder in search_path if folder not in sys.path)
+        for name, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}.items():
+            os.environ[name] = value
+        self._processors: dict[str, Processor] = {}
+
+    def ping(self) -> int:
+        """The process id: proof that the process is up."""
+        return os.getpid()
+
+    def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Exception | None:
+        """Builds the processor of `payload`, a pickled (class, settings); returns what its construction raised."""
+        for old in evict:
+            self._processors.pop(old, None)
+        try:
+            processor, settings = pickle.loads(payload)
+            self._processors[key] = processor(settings)
+        except Exception as error:
+            return portable(error)
+        if "torch" in sys.modules:
+            # Two torch threads beside a busy process were up to 10 times slower; OMP_NUM_THREADS is read only once.
+            sys.modules["torch"].set_num_threads(1)
+        return None
+
+    def process(self, key: str, items: list[dict[str, Any]], seed: int) -> Reply:
+        """Runs the processor `key` over `items`."""
+        try:
+            outcomes = self._processors[key].process(items, seed)
+        except (LakeError, ProcessorError, StageFailure) as error:
+            return Reply(fatal=portable(error))
+        except Exception as error:
+            return Reply(failure=f"{type(error).__name__}: {error}".rstrip(": "))
+        wrong = contract_breach(items, outcomes)
+        return (
+            Reply(fatal=ProcessorError(f"{type(self._processors[key]).__name__}: {wrong}"))
+            if wrong
+            else Reply(outcomes)
+        )
+
+
+def contract_breach(items: list[dict[str, Any]], outcomes: list[Outcome]) -> str | None:
+    """What is wrong with the outcomes of `items`, or None."""
+    asked, got = [item["item_id"] for item in items], [outcome.item_id for outcome in outcomes]
+    if asked != got:
+        return f"asked for {len(asked)} items {asked[:3]}..., got outcomes for {len(got)} {got[:3]}..."
+    for outcome in outcomes:
+        if outcome.rows is None and not outcome.reason:
+            return f"item {outcome.item_id} is quarantined without a reason"
+        if outcome.rows is not None and not outcome.rows:
+            return f"item {outcome.item_id} is ok without a row"
+    return None
+
+
+def portable(error: Exception) -> Exception:
+    """`error` with its traceback as a note, or its text in a RuntimeError where it does not survive pickling."""
+    error.add_note("In the worker:\n" + "".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2**63) that depends on every part and on nothing else."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
