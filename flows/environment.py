@@ -1,0 +1,42 @@
+"""Settings of the libraries that the project wants in each of its processes, unless the user has set them."""
+
+import logging
+import os
+
+# Where `make up` serves the folder runs.
+REPORTS_URL = "RLAIF_REPORTS_URL"
+ROOMS = ("flows", "tasks", "models", "storage")
+SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Two threads a process were up to ten times slower on a busy machine: OpenMP spins while it waits.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # A first start makes the database; on a busy machine the default of 20 s is too short.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # What the rooms log goes where Prefect's own messages go.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(ROOMS),
+}
+
+
+def apply() -> None:
+    """Puts the settings into this process's environment; what stands there already stays."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def speak() -> None:
+    """Lets the rooms' information through to Prefect; Python alone stops it below warnings."""
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(logging.INFO)
+
+
+def keep_terminal_clear() -> None:
+    """Leaves progress bars, warnings of the rooms and the last error on the terminal; the rest is for the Prefect UI.
+
+    To be called when Prefect is imported: a failing stage makes it report every other stage that waited for it.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING and record.name.split(".")[0] != "prefect")

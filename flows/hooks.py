@@ -1,0 +1,60 @@
+"""What happens when a run fails or is cancelled: the lake hears of it, and Ray goes down with it.
+
+Prefect calls hooks by keyword in some places, so their parameters are exactly (flow, flow_run, state).
+"""
+
+import sys
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import Flow, State
+from prefect.client.schemas.objects import FlowRun
+
+from flows.parameters import RunConfig
+from storage.lake import Lake
+
+
+def log_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """For `on_failure` and `on_crashed`."""
+    _log("run_failed", flow, flow_run, state)
+
+
+def log_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """For `on_cancellation`; runs in the Prefect worker where that has ended the flow's process."""
+    _log("run_cancelled", flow, flow_run, state)
+
+
+def event(run: str, name: str, *, seconds: float | None = None, detail: str | None = None) -> dict[str, Any]:
+    """A row of the table `runs`; `detail` is JSON."""
+    return {
+        "run": run,
+        "event_id": uuid.uuid4().hex,
+        "at": datetime.now(UTC),
+        "event": name,
+        "seconds": seconds,
+        "detail": detail,
+    }
+
+
+def _log(name: str, flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    import json
+
+    _stop_ray()
+    run = _run_config(flow, flow_run)
+    detail = json.dumps({"flow_run": str(flow_run.id), "state": state.name, "message": state.message})
+    Lake(run.lake_root).log([event(run.name, name, detail=detail)])
+
+
+def _run_config(flow: Flow[..., Any], flow_run: FlowRun) -> RunConfig:
+    """The section `run` of the run's parameters; the flow's default where the caller gave none."""
+    import inspect
+
+    given = (flow_run.parameters or {}).get("run", inspect.signature(flow.fn).parameters["run"].default)
+    return RunConfig.model_validate(given if isinstance(given, dict) else given.model_dump())
+
+
+def _stop_ray() -> None:
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()

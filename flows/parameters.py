@@ -1,0 +1,124 @@
+"""The parameters of a run: one section a stage, in the order of the flow.
+
+Each section is a parameter of its own in the flows, because Prefect replaces a parameter whole when it merges.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from storage.places import absolute
+from tasks.agreement import AgreementConfig, ConditionConfig
+from tasks.benchmark import BenchmarkConfig
+from tasks.candidates import CandidatesConfig
+from tasks.captions import CaptionsConfig
+from tasks.frames import FramesConfig
+from tasks.policy import PpoConfig
+from tasks.preferences import PreferencesConfig
+from tasks.prepare import PrepareConfig
+from tasks.report import ReportConfig
+from tasks.reward_model import RewardConfig
+from tasks.sft import SftConfig
+from tasks.visual_tokens import VisualTokensConfig
+
+
+class RunConfig(BaseModel):
+    """What the run is called, where its results go and how many processes work on it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run.")
+    lake: str | None = Field(None, description="Folder or s3://bucket/prefix; empty: runs/{name}/lake.")
+    folder: str | None = Field(None, description="Folder for report.html and summary.json; empty: runs/{name}.")
+    seed: int = Field(0, ge=0, description="All randomness of the run follows from it.")
+    workers: int = Field(2, ge=1, description="Worker processes; changes the speed, not the result.")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs for each worker; a fraction shares one.")
+    max_quarantined: float = Field(
+        0.05, ge=0, le=1, description="Largest share of a stage's items that may fail before the run stops."
+    )
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's absolute folder, or its address."""
+        return absolute(self.lake or f"runs/{self.name}/lake")
+
+    @property
+    def results(self) -> Path:
+        """The absolute folder of the report."""
+        return Path(self.folder or f"runs/{self.name}").absolute()
+
+
+class DataConfig(BaseModel):
+    """The videos and the questions about them, in the row format of VLM-RLAIF."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    videos: str = Field(description="Folder of videos, searched with its sub-folders.")
+    sft: str = Field(description="Instructions with answers, for supervised fine-tuning.")
+    rl: str = Field(description="Instructions whose answers are not used: candidates are sampled and judged for them.")
+    benchmark: str = Field(description="Held-out instructions with answers, for the scores.")
+    prepare: PrepareConfig | None = Field(None, description="What writes the data when it is not there yet.")
+
+
+class ModelsConfig(BaseModel):
+    """The two models: the one that is tuned, and the one that captions and judges."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    policy: str = Field(description="Model to tune: a local folder or a Hub id.")
+    labeler: str = Field(description="Model that writes the captions and judges: a local folder or a Hub id.")
+    device: str = Field("cpu", description="Torch device of both.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
+
+
+class ArmConfig(BaseModel):
+    """One way to label: its preferences, reward model and policy."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the arm in tables and in the report.")
+    narrative: bool = Field(description="Whether the judge reads the narrative of the video.")
+    frame_set: str = Field(description="Which of frames.sets the judge sees.")
+    method: Literal["likelihood", "verdict"] = Field(
+        description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
+    )
+
+
+Arms = Annotated[list[ArmConfig], Field(min_length=1)]
+
+
+class Parameters(BaseModel):
+    """All sections of a preset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: RunConfig
+    data: DataConfig
+    models: ModelsConfig
+    frames: FramesConfig
+    visual_tokens: VisualTokensConfig
+    sft: SftConfig
+    captions: CaptionsConfig
+    candidates: CandidatesConfig
+    preferences: PreferencesConfig
+    reward: RewardConfig
+    ppo: PpoConfig
+    agreement: AgreementConfig
+    benchmark: BenchmarkConfig
+    report: ReportConfig
+    arms: Arms
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> Self:
+        ways: list[ArmConfig | ConditionConfig] = [*self.arms, *self.agreement.conditions]
+        names = [way.name for way in ways]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of arms and agreement.conditions must differ: {', '.join(names)}")
+        sections = ("sft", "captions", "candidates", "reward", "ppo", "benchmark")
+        asked = {way.name: way.frame_set for way in ways} | {name: getattr(self, name).frame_set for name in sections}
+        sets = [one.name for one in self.frames.sets]
+        for name, frame_set in asked.items():
+            if frame_set not in sets:
+                raise ValueError(f"{name}: frame_set {frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        return self

@@ -1,0 +1,168 @@
+"""Presets: YAML files with the parameters of a run, by name or by path, with the caller's values on top."""
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from flows.parameters import Parameters
+
+PROJECT = Path(__file__).resolve().parent.parent
+FOLDER = PROJECT / "deployments" / "presets"
+
+
+class PresetError(ValueError):
+    """A preset or an override is wrong; the message names the file, the key and what to write instead."""
+
+
+def load(preset: str, overrides: Sequence[str] = ()) -> Parameters:
+    """The parameters of a preset.
+
+    Args:
+        preset: a name in deployments/presets, or the path of a YAML file. `${project}` in its strings is the project's
+            root folder.
+        overrides: "section.key=value", with the value in YAML; list entries by number ("arms.0.name=context").
+
+    Raises:
+        PresetError: the preset is missing or no YAML, a key is unknown, or a value is refused.
+    """
+    path = _path(preset)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise PresetError(f"Preset {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise PresetError(f"Preset {path} must hold sections (run, data, models, ...), not {type(values).__name__}.")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Parameters.model_validate(_interpolate(values))
+    except ValidationError as error:
+        raise PresetError(f"Preset {path}:\n" + "\n".join(_complaints(error))) from error
+
+
+def command(parameters: Parameters) -> str:
+    """The command line that runs with these parameters: the preset that is nearest to them, and what differs."""
+    given = parameters.model_dump(mode="json")
+    differences = {name: list(_differences(load(name).model_dump(mode="json"), given)) for name in names()}
+    nearest = min(differences, key=lambda name: len(differences[name]))
+    return shlex.join(["rlaif", "run", "--preset", nearest, *differences[nearest]])
+
+
+def _differences(here: dict[str, Any], there: dict[str, Any], place: str = "") -> Iterator[str]:
+    """The overrides that make `there` of `here`."""
+    for key, wanted in there.items():
+        given = here.get(key)
+        if isinstance(wanted, list) and isinstance(given, list) and len(wanted) == len(given):
+            yield from _differences(_numbered(given), _numbered(wanted), f"{place}{key}.")
+        elif isinstance(wanted, dict) and isinstance(given, dict) and set(given) <= set(wanted):
+            yield from _differences(given, wanted, f"{place}{key}.")
+        elif key not in here or given != wanted:
+            yield f"{place}{key}={_as_yaml(wanted)}"
+
+
+def _numbered(items: list[Any]) -> dict[str, Any]:
+    return {str(number): item for number, item in enumerate(items)}
+
+
+def _as_yaml(value: Any) -> str:
+    """`value` on one line; a word needs no quotes."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value) and yaml.safe_load(value) == value
+    return str(value) if plain else json.dumps(value)
+
+
+def names() -> list[str]:
+    """The presets that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _path(preset: str) -> Path:
+    if preset in names():
+        return FOLDER / f"{preset}.yaml"
+    if Path(preset).is_file():
+        return Path(preset)
+    raise PresetError(
+        f"There is no preset {preset!r}{_nearest(preset, names())}. Give the path of a YAML file or one of: "
+        f"{', '.join(names())}."
+    )
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise PresetError(f"Override {override!r} must read section.key=value, for example ppo.iterations=10.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PresetError(f"Override {override!r}: the value is no YAML: {error}") from error
+    place: Any = values
+    for key, after in zip(keys, [*keys[1:], None], strict=True):
+        index = _index(place, key, override)
+        if after is None:
+            place[index] = value
+        else:
+            if isinstance(place, dict) and place.get(key) is None:
+                place[key] = {}
+            place = place[index]
+
+
+def _index(place: Any, key: str, override: str) -> str | int:
+    """`key` as it indexes `place`."""
+    if isinstance(place, dict):
+        return key
+    if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+        return int(key)
+    what = f"a list with entries 0 to {len(place) - 1}" if isinstance(place, list) else f"the value {place!r}"
+    raise PresetError(f"Override {override!r}: before {key!r} stands {what}.")
+
+
+def _interpolate(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("${project}", str(PROJECT))
+    if isinstance(value, dict):
+        return {key: _interpolate(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_interpolate(item) for item in value]
+    return value
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    schema = Parameters.model_json_schema()
+    for problem in error.errors(include_url=False):
+        place = ".".join(map(str, problem["loc"]))
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _keys(schema, schema, problem["loc"][:-1])
+            yield f"  {place}: unknown key{_nearest(str(problem['loc'][-1]), known)}; known: {', '.join(known)}"
+        elif problem["type"] == "missing":
+            yield f"  {place}: is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"  {place or 'preset'}: {message} (given: {repr(problem['input'])[:80]})"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}" if close else ""
+
+
+def _keys(root: dict[str, Any], node: dict[str, Any], place: Sequence[int | str]) -> list[str]:
+    """The keys that the JSON schema `node` allows at `place`."""
+    if "$ref" in node:
+        return _keys(root, root["$defs"][node["$ref"].rsplit("/", 1)[-1]], place)
+    branches = node.get("anyOf", []) + node.get("oneOf", [])
+    if branches:
+        return list(dict.fromkeys(key for branch in branches for key in _keys(root, branch, place)))
+    if not place:
+        return list(node.get("properties", {}))
+    entries = node.get("additionalProperties")
+    below = (
+        node.get("properties", {}).get(place[0]) or node.get("items") or (entries if isinstance(entries, dict) else {})
+    )
+    return _keys(root, below, place[1:])

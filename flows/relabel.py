@@ -1,0 +1,104 @@
+"""The flow `relabel`, for every night: labels what is new or changed, and says how the labels moved."""
+
+import logging
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import show_moves
+from flows.hooks import log_cancelled, log_failed
+from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
+from flows.presets import load
+from flows.rlaif import instruction_files, judging, plain_models
+from flows.steps import Pending, Steps, Trained, opened
+from tasks.candidates import CandidatesConfig, candidates
+from tasks.captions import CaptionsConfig, captions
+from tasks.frames import FramesConfig, frames
+from tasks.instructions import instructions
+from tasks.label_moves import latest, moves
+from tasks.preferences import PreferencesConfig, preferences
+from tasks.sft import SftConfig, sft
+from tasks.stage import StageResult
+from tasks.videos import VideosConfig, videos
+from tasks.visual_tokens import VisualTokensConfig, visual_tokens
+
+logger = logging.getLogger(__name__)
+
+DEFAULT = load("miniature")
+
+
+@flow(
+    name="relabel",
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
+    result_serializer="json",
+    on_failure=[log_failed],
+    on_crashed=[log_failed],
+    on_cancellation=[log_cancelled],
+)
+def relabel(
+    run: RunConfig = DEFAULT.run,
+    data: DataConfig = DEFAULT.data,
+    models: ModelsConfig = DEFAULT.models,
+    frames: FramesConfig = DEFAULT.frames,
+    visual_tokens: VisualTokensConfig = DEFAULT.visual_tokens,
+    sft: SftConfig = DEFAULT.sft,
+    captions: CaptionsConfig = DEFAULT.captions,
+    candidates: CandidatesConfig = DEFAULT.candidates,
+    preferences: PreferencesConfig = DEFAULT.preferences,
+    arms: Arms = DEFAULT.arms,
+) -> dict[str, Any]:
+    """Labels the videos and questions that are new or changed since the last labelling in the same lake.
+
+    Args:
+        run: What the run is called, which lake it labels in and how many processes work on it.
+        data: The videos and the questions about them.
+        models: The model whose answers are judged and the one that judges.
+        frames: Which frames are sampled.
+        visual_tokens: How frames go through the vision tower.
+        sft: Supervised fine-tuning, only where the lake holds none of this model.
+        captions: The narratives that the judge reads.
+        candidates: The answers that are judged.
+        preferences: How pairs of answers are judged.
+        arms: Ways to label; each has its own preferences.
+    """
+    parameters = DEFAULT.model_copy(update=dict(locals()))
+    with opened("relabel", run, data.prepare) as step:
+        before, labelled = labelling(step, parameters)
+        step.results()
+        return {arm: _moved(step, arm, before[arm], done.result()) for arm, done in labelled.items()}
+
+
+def labelling(step: Steps, p: Parameters) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
+    """Each arm's labels as they stood before, and its stage that brings them up to date."""
+    base, labeler = plain_models(p.models)
+    found = step(videos, VideosConfig(folder=p.data.videos))
+    sampled = step(frames, p.frames, found)
+    asked = step(instructions, instruction_files(p.data), sampled)
+    seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
+    same_eyes = base.tower == labeler.tower
+    seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
+
+    # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
+    supervised = latest(step.ctx.lake, "sft", base.identity) or step(sft, p.sft, asked, seen, base)
+    narrated = step(captions, p.captions, seen_by_labeler, labeler)
+    answering = p.candidates.model_copy(update={"reuse": True})
+    answered = step(candidates, answering, asked, seen, Trained(base, merged=supervised))
+
+    before = {arm.name: latest(step.ctx.lake, "preferences", labeler.identity, arm.name) for arm in p.arms}
+    labelled = {
+        arm.name: step(
+            preferences, judging(p, arm), answered, seen_by_labeler, narrated, labeler, arm.name, label=arm.name
+        )
+        for arm in p.arms
+    }
+    return before, labelled
+
+
+def _moved(step: Steps, arm: str, before: StageResult | None, after: StageResult) -> dict[str, int]:
+    """Pairs by what became of their label; shown as a table too."""
+    rows = moves(step.ctx.lake, before.key if before else after.key, after.key)
+    show_moves(step.ctx.run, arm, rows)
+    counts = {row["label"]: row["pairs"] for row in rows}
+    logger.info("%s: %s", arm, ", ".join(f"{pairs} {label}" for label, pairs in counts.items()))
+    return counts

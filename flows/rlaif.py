@@ -1,0 +1,174 @@
+"""The flow `rlaif`: videos and questions in, a tuned policy and its report out (https://arxiv.org/abs/2402.03746)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import show_report
+from flows.hooks import log_cancelled, log_failed
+from flows.parameters import ArmConfig, Arms, DataConfig, ModelsConfig, Parameters, RunConfig
+from flows.presets import command, load
+from flows.steps import Pending, Steps, Trained, opened
+from tasks.agreement import AgreementConfig, ConditionConfig, agreement
+from tasks.benchmark import BenchmarkConfig, benchmark_model
+from tasks.candidates import CandidatesConfig, candidates
+from tasks.captions import CaptionsConfig, captions
+from tasks.frames import FramesConfig, frames
+from tasks.instructions import InstructionsConfig, instructions
+from tasks.model_ref import ModelRef
+from tasks.policy import PpoConfig, policy
+from tasks.preferences import PreferencesConfig, preferences
+from tasks.report import SUMMARY, ReportConfig, report
+from tasks.reward_model import RewardConfig, reward_model
+from tasks.sft import SftConfig, sft
+from tasks.stage import StageResult
+from tasks.videos import VideosConfig, videos
+from tasks.visual_tokens import VisualTokensConfig, visual_tokens
+
+# The UI's form shows these; the command line takes its values from the preset it is given.
+DEFAULT = load("miniature")
+
+
+@flow(
+    name="rlaif",
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
+    result_serializer="json",
+    on_failure=[log_failed],
+    on_crashed=[log_failed],
+    on_cancellation=[log_cancelled],
+)
+def rlaif(
+    run: RunConfig = DEFAULT.run,
+    data: DataConfig = DEFAULT.data,
+    models: ModelsConfig = DEFAULT.models,
+    frames: FramesConfig = DEFAULT.frames,
+    visual_tokens: VisualTokensConfig = DEFAULT.visual_tokens,
+    sft: SftConfig = DEFAULT.sft,
+    captions: CaptionsConfig = DEFAULT.captions,
+    candidates: CandidatesConfig = DEFAULT.candidates,
+    preferences: PreferencesConfig = DEFAULT.preferences,
+    reward: RewardConfig = DEFAULT.reward,
+    ppo: PpoConfig = DEFAULT.ppo,
+    agreement: AgreementConfig = DEFAULT.agreement,
+    benchmark: BenchmarkConfig = DEFAULT.benchmark,
+    report: ReportConfig = DEFAULT.report,
+    arms: Arms = DEFAULT.arms,
+) -> dict[str, Any]:
+    """Tunes a video model on the preferences of an AI judge.
+
+    Args:
+        run: What the run is called, where its results go and how many processes work on it.
+        data: The videos and the questions about them.
+        models: The model that is tuned and the one that labels.
+        frames: Which frames are sampled.
+        visual_tokens: How frames go through the vision tower.
+        sft: Supervised fine-tuning, where the policy starts.
+        captions: The narratives that the judge reads.
+        candidates: The answers that are judged.
+        preferences: How pairs of answers are judged.
+        reward: The reward model's training.
+        ppo: The policy's training.
+        agreement: The judge against ground truth.
+        benchmark: The scores on held-out questions.
+        report: The page at the end.
+        arms: Ways to label; each has its own preferences, reward model and policy.
+    """
+    parameters = Parameters.model_validate(dict(locals()))
+    with opened("rlaif", run, data.prepare) as step:
+        drawn = figure(step, parameters)
+        page = write_report(step, parameters, drawn, step.results())
+    return {"report": str(page), "lake": run.lake_root}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the report shows of the graph: stages by label or by arm."""
+
+    sft: Pending
+    preferences: dict[str, Pending]
+    rewards: dict[str, Pending]
+    policies: dict[str, Pending]
+    scores: dict[str, Pending]
+    agreement: Pending | None
+
+
+def figure(step: Steps, p: Parameters) -> Drawn:
+    """The graph. A stage begins as soon as the results that it is handed are there."""
+    base, labeler = plain_models(p.models)
+    found = step(videos, VideosConfig(folder=p.data.videos))
+    sampled = step(frames, p.frames, found)
+    asked = step(instructions, instruction_files(p.data), sampled)
+    seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
+    same_eyes = base.tower == labeler.tower
+    seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
+
+    supervised = step(sft, p.sft, asked, seen, base)
+    start = Trained(base, merged=supervised)
+    narrated = step(captions, p.captions, seen_by_labeler, labeler)
+    answered = step(candidates, p.candidates, asked, seen, start)
+
+    judge = (seen_by_labeler, narrated, labeler)
+    judged, rewarded, learned = {}, {}, {}
+    for arm in p.arms:
+        name = arm.name
+        judged[name] = step(preferences, judging(p, arm), answered, *judge, name, label=name)
+        rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name)
+        learned[name] = step(policy, p.ppo, rewarded[name], asked, seen, start, name, label=name)
+
+    tuned = {name: Trained(base, merged=supervised, adapter=adapter) for name, adapter in learned.items()}
+    scored = {
+        name: step(benchmark_model, p.benchmark, asked, seen, name, model, label=name)
+        for name, model in {"base": base, "sft": start, **tuned}.items()
+    }
+    agreed = None
+    if p.agreement.conditions:
+        held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
+        tried = step(candidates, held_out, asked, seen, start, label="held out")
+        compared = {
+            way.name: step(preferences, judging(p, way), tried, *judge, way.name, label=way.name)
+            for way in p.agreement.conditions
+        }
+        agreed = step(agreement, p.agreement, compared, asked)
+    return Drawn(supervised, judged, rewarded, learned, scored, agreed)
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def write_report(step: Steps, p: Parameters, drawn: Any, results: list[StageResult]) -> Path:
+    """Writes the report and shows the way to it; `drawn` is a Drawn with results where the futures were."""
+    page = report(
+        step.ctx,
+        p.report,
+        results,
+        drawn.scores,
+        drawn.agreement,
+        drawn.preferences,
+        drawn.policies,
+        drawn.rewards,
+        drawn.sft,
+        step.usage.usage(),
+        command(p),
+        p.model_dump(mode="json"),
+    )
+    show_report(p.run.name, page, json.loads((page.parent / SUMMARY).read_text()))
+    return page
+
+
+def plain_models(models: ModelsConfig) -> tuple[ModelRef, ModelRef]:
+    """The model to tune and the labeler, as they come."""
+    place = {"device": models.device, "dtype": models.dtype}
+    return ModelRef.of(models.policy, **place), ModelRef.of(models.labeler, **place)
+
+
+def instruction_files(data: DataConfig) -> InstructionsConfig:
+    """The three splits."""
+    return InstructionsConfig(files={"sft": data.sft, "rl": data.rl, "benchmark": data.benchmark})
+
+
+def judging(p: Parameters, way: ArmConfig | ConditionConfig) -> PreferencesConfig:
+    """How an arm's, or a condition's, pairs are judged."""
+    return p.preferences.model_copy(update=way.model_dump(exclude={"name"}))

@@ -1,0 +1,149 @@
+"""Runs stages as Prefect tasks: a stage waits for the results it is handed, others run beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, as_completed
+
+from flows.artifacts import ShownProgress, show_counts
+from flows.environment import speak
+from flows.hooks import event
+from flows.views import UNENDED, runs
+from tasks.fanout import WorkerPool
+from tasks.prepare import PrepareConfig, prepare
+from tasks.progress import TerminalProgress
+from tasks.stage import RunContext, StageResult
+from tasks.usage import UsageSampler
+
+if TYPE_CHECKING:
+    from flows.parameters import RunConfig
+    from storage.lake import Lake
+    from tasks.model_ref import ModelRef
+
+logger = logging.getLogger(__name__)
+
+Pending = PrefectFuture[StageResult]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with adapters that stages of this run train. Prefect puts the results in the place of the futures.
+
+    Attributes:
+        base: the model before.
+        merged: the stage whose adapter is merged into the weights.
+        adapter: the stage whose adapter stands on top.
+    """
+
+    base: ModelRef
+    merged: Any = None
+    adapter: Any = None
+
+    def resolve(self, lake: Lake) -> ModelRef:
+        """The model, now that its stages are complete."""
+        merged = () if self.merged is None else (final_adapter(lake, self.merged),)
+        adapter = None if self.adapter is None else final_adapter(lake, self.adapter)
+        return replace(self.base, merged=(*self.base.merged, *merged), adapter=adapter)
+
+
+def final_adapter(lake: Lake, training: StageResult) -> str:
+    """The blob of the adapter that a training stage ended with."""
+    rows = lake.table(training.table).read(training.key, columns=["final", "blob"]).to_pylist()
+    (blob,) = (row["blob"] for row in rows if row["final"])
+    return str(blob)
+
+
+class Steps:
+    """Hands stages to Prefect and remembers what it handed over."""
+
+    def __init__(self, ctx: RunContext, usage: UsageSampler) -> None:
+        self.ctx = ctx
+        self.usage = usage
+        self.pending: list[Pending] = []
+
+    def __call__(
+        self, stage: Callable[..., StageResult], *inputs: Any, label: str | None = None, **named: Any
+    ) -> Pending:
+        """Begins `stage(ctx, *inputs, **named)` as soon as the futures among its inputs are done.
+
+        `label` tells it in the UI from its namesakes.
+        """
+        name = stage.__name__ if label is None else f"{stage.__name__} {label}"
+        submit = _perform.with_options(name=stage.__name__, task_run_name=name).submit
+        future: Pending = submit(self, stage, inputs, named)
+        self.pending.append(future)
+        return future
+
+    def results(self) -> list[StageResult]:
+        """Waits for all of them. The first failure is raised as it was, without waiting for the others."""
+        for future in as_completed(self.pending):
+            future.wait()
+            if future.state.is_failed() or future.state.is_crashed():  # Those that only waited for it are "not ready".
+                future.result()
+        return [future.result() for future in self.pending]
+
+    def unpack(self, value: Any) -> Any:
+        """`value` with models in the place of `Trained`."""
+        if isinstance(value, Trained):
+            return value.resolve(self.ctx.lake)
+        if isinstance(value, dict):
+            return {key: self.unpack(item) for key, item in value.items()}
+        return value
+
+
+# Prefect's own cache would be a second opinion beside the lake, and its results a second copy.
+@task(cache_policy=NO_CACHE, persist_result=False)
+def _perform(
+    steps: Steps, stage: Callable[..., StageResult], inputs: tuple[Any, ...], named: dict[str, Any]
+) -> StageResult:
+    return stage(steps.ctx, *map(steps.unpack, inputs), **steps.unpack(named))
+
+
+@task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
+def _prepare(config: PrepareConfig, progress: ShownProgress) -> bool:
+    return prepare(config, progress)
+
+
+def _say_who_is_here(lake: Lake) -> None:
+    for other in runs(lake):
+        if other["state"] == UNENDED:
+            logger.warning(
+                "run %s, begun %s UTC in this lake, has not ended: it was killed, or is still at work. This one goes "
+                "on from what it committed; if both are at work, a shard counts once, from the first to commit it.",
+                other["run"],
+                f"{other['began']:%Y-%m-%d %H:%M:%S}",
+            )
+
+
+@contextmanager
+def opened(flow: str, run: RunConfig, data: PrepareConfig | None) -> Iterator[Steps]:
+    """A run under way: its data in place, its workers (Ray starts with the first unit of work), progress and events."""
+    began = time.monotonic()
+    speak()
+    with (
+        UsageSampler() as usage,
+        WorkerPool(run.workers, run.gpus_per_worker) as pool,
+        TerminalProgress() as terminal,
+        ShownProgress(terminal) as progress,
+    ):
+        ctx = RunContext(run.lake_root, run.name, pool, progress, run.max_quarantined, run.seed)
+        _say_who_is_here(ctx.lake)
+        ctx.lake.log([event(run.name, "run_started", detail=json.dumps({"flow": flow, **run.model_dump()}))])
+        if data is not None and _prepare(data, progress):
+            logger.info("the data was written to %s", data.folder)
+        steps = Steps(ctx, usage)
+        yield steps
+        results = steps.results()
+        show_counts(run.name, results)
+        seconds = time.monotonic() - began
+        work = {"work_seconds": sum(result.work_seconds for result in results), "stages": len(results)}
+        ctx.lake.log([event(run.name, "run_finished", seconds=seconds, detail=json.dumps(work))])
