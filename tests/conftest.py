@@ -1,0 +1,99 @@
+"""Fixtures for all rooms: a lake's root in a folder and in a bucket, and the folder of real test material."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No test asserts a wall time: not this one either.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+SECRET = "wJalrXUtnFEMI-not-to-be-seen"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _request(url: str, method: str = "GET") -> None:
+    # No proxy of the environment may come between the test and the loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener.open(urllib.request.Request(url, method=method), timeout=10).close()
+
+
+def _wait_until_up(server: subprocess.Popen, url: str) -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            raise RuntimeError(f"moto_server ended with {server.returncode}")
+        try:
+            return _request(f"{url}/moto-api/")
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"moto_server did not answer at {url} within 30 s")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of a moto S3 server on a loopback port."""
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_up(server, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture
+def s3_root(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Root of an empty lake in a bucket of its own; the environment leads to it."""
+    bucket = f"lake-{uuid.uuid4().hex[:12]}"
+    _request(f"{s3_server}/{bucket}", method="PUT")
+    settings = {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "AKIATESTONLY",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "RLAIF_CACHE": str(tmp_path / "cache"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def lake_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Root of an empty lake: once in a folder, once in a bucket of a real S3 server."""
+    if request.param == "folder":
+        return str(tmp_path / "lake")
+    root: str = request.getfixturevalue("s3_root")
+    return root
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real clips and annotation files: RLAIF_TEST_DATA, by default ../shared/data beside the project."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("RLAIF_TEST_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"no test material at {folder}; set RLAIF_TEST_DATA to its folder")
+    return folder

@@ -1,0 +1,92 @@
+"""Presets: loading, `${project}`, overrides, and what is said about a mistake."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.presets import FOLDER, PROJECT, PresetError, command, load, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_preset_loads(name: str) -> None:
+    load(name)
+
+
+def test_project_stands_for_its_folder() -> None:
+    assert load("miniature").models.policy == str(PROJECT / "miniature" / "weights" / "base")
+
+
+def test_a_file_does_as_well_as_a_name(tmp_path: Path) -> None:
+    values = yaml.safe_load((FOLDER / "miniature.yaml").read_text())
+    values["run"]["name"] = "mine"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert load(str(tmp_path / "mine.yaml")).run.name == "mine"
+
+
+def test_overrides_reach_every_depth() -> None:
+    overrides = [
+        "run.seed=3",
+        "data.prepare=null",
+        "arms.1.name=other",
+        "run.lake=s3://bucket/lake",
+        "frames.sets.0.n=5",
+    ]
+    found = load("miniature", overrides)
+    assert (found.run.seed, found.data.prepare, found.arms[1].name, found.run.lake_root, found.frames.sets[0].n) == (
+        3,
+        None,
+        "other",
+        "s3://bucket/lake",
+        5,
+    )
+
+
+def test_the_command_reproduces_the_parameters() -> None:
+    overrides = ["run.name=other", "arms.1.method=verdict", "data.prepare=null", "captions.prompt=what's this?"]
+    given = load("miniature", overrides)
+    rlaif, run, option, preset, *said = shlex.split(command(given))
+    assert (rlaif, run, option) == ("rlaif", "run", "--preset")
+    assert len(said) == len(overrides)
+    assert load(preset, said) == given
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.nmae=x", "run.nmae: unknown key, did you mean 'name'"),
+        ("rum.name=x", "rum: unknown key, did you mean 'run'"),
+        ("frames.sets.0.clip=2", "frames.sets.0.clip: unknown key, did you mean 'clips'"),
+        ("data.prepare.calls=x", "data.prepare.calls: unknown key, did you mean 'call'"),
+        ("candidates.sampling.temprature=1", "did you mean 'temperature'"),
+        ("run.seed=many", "run.seed: Input should be a valid integer"),
+        ("run.name=two words", "run.name: String should match"),
+        ("arms.0.frame_set=judge", "frame_set 'judge' is none of frames.sets"),
+        ("arms.0.name=ppo_no_context", "names of arms and agreement.conditions must differ"),
+        ("arms.9.name=x", "entries 0 to 1"),
+        ("run.seed.more=1", "stands the value 0"),
+        ("run.seed", "must read section.key=value"),
+    ],
+)
+def test_a_mistake_is_named(override: str, said: str) -> None:
+    with pytest.raises(PresetError) as caught:
+        load("miniature", [override])
+    assert said in str(caught.value)
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(PresetError, match="did you mean 'miniature'"):
+        load("minature")
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    (tmp_path / "half.yaml").write_text("run: {name: half}")
+    with pytest.raises(PresetError, match="models: is missing"):
+        load(str(tmp_path / "half.yaml"))
+
+
+def test_a_list_is_no_preset(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(PresetError, match="must hold sections"):
+        load(str(tmp_path / "list.yaml"))

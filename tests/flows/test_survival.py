@@ -1,0 +1,121 @@
+"""What killed runs, more workers and two runs at once leave behind: the rows and the adapters of one quiet run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from prefect.settings import PREFECT_API_URL
+from reduced import LIMIT_S, Place, adapters, contents, kill
+
+from storage.lake import Lake
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+LONGEST_DELAY_S = 0.2
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Place:  # noqa: ARG001 - it sets the address
+    return Place(tmp_path_factory.mktemp("reduced"), PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="module")
+def quiet(place: Place) -> Lake:
+    """The lake of a run with one worker that nobody disturbed."""
+    done = place.run("quiet", "run.workers=1")
+    assert done.returncode == 0, done.stderr
+    return place.lake("quiet")
+
+
+def rows(lake: Lake, table: str, **having: object) -> int:
+    found = lake.table(table).read(columns=["item_id", *having]).to_pylist()
+    return sum(all(row[column] == value for column, value in having.items()) for row in found)
+
+
+def rendered(place: Place) -> int:
+    return len(list(place.data.with_name(".data.partial").glob("videos/*.mp4")))
+
+
+# By the stage that is to be killed: what there is more of as soon as it is under way.
+Seen = Callable[[Place, Lake], int]
+UNDER_WAY: dict[str, Seen] = {
+    "prepare": lambda place, _: rendered(place),
+    "frames": lambda _, lake: rows(lake, "frames"),
+    "visual_tokens": lambda _, lake: rows(lake, "visual_tokens"),
+    "captions": lambda _, lake: rows(lake, "captions"),
+    "sft": lambda _, lake: rows(lake, "checkpoints", role="sft", final=False),
+    "candidates": lambda _, lake: rows(lake, "candidates"),
+    "preferences": lambda _, lake: rows(lake, "preferences", arm="ppo_context"),
+    "reward_model": lambda _, lake: rows(lake, "checkpoints", role="reward", final=False),
+    "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
+    "the other policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_no_context", final=False),
+    "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
+    "agreement": lambda _, lake: rows(lake, "metrics", step=0),
+}
+TRAININGS = {"sft", "reward_model", "policy", "the other policy"}
+
+
+def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, left: set[str]) -> str | None:
+    """Waits for the first of the stages to commit something; None where the run ends before."""
+    before = {stage: UNDER_WAY[stage](place, lake) for stage in left}
+    while process.poll() is None:
+        for stage in left:
+            if UNDER_WAY[stage](place, lake) > before[stage]:
+                return stage
+        time.sleep(0.02)
+    return None
+
+
+def unfinished(lake: Lake) -> set[str]:
+    """Keys that have shards, but are not complete."""
+    complete = set(lake.table("stages").read(columns=["stage_key"])["stage_key"].to_pylist())
+    tables = [name for name in lake.tables() if name not in ("runs", "stages")]
+    begun = {key for name in tables for key in lake.table(name).read(columns=["stage_key"])["stage_key"].to_pylist()}
+    return {key.removesuffix("-state") for key in begun} - complete
+
+
+def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: Place, quiet: Lake) -> None:
+    """The data folder too is made anew, under kills; its videos' hashes are rows."""
+    shutil.rmtree(place.data)
+    lake, chance = place.lake("killed"), random.Random(0)
+    left, killed, broken_off = set(UNDER_WAY), [], 0
+    while left:
+        # Every third with a Prefect server of its own, which then dies with it.
+        here = replace(place, server=None if len(killed) % 3 == 0 else place.server)
+        with here.started("killed", "run.workers=1") as process:
+            stage = first_under_way(process, here, lake, left)
+            if stage is None:
+                break
+            time.sleep(chance.uniform(0, LONGEST_DELAY_S))
+            assert process.poll() is None
+            kill(process)
+        left.remove(stage)
+        killed.append(stage)
+        broken_off += bool(unfinished(lake))
+        print(time.monotonic(), stage, unfinished(lake))
+    assert len(killed) >= 10
+    assert set(killed) >= TRAININGS
+    assert broken_off >= 5
+    done = place.run("killed", "run.workers=1")
+    assert done.returncode == 0, done.stderr
+    assert contents(lake) == contents(quiet)
+    assert adapters(lake) == adapters(quiet)
+
+
+def test_the_number_of_workers_changes_nothing(place: Place, quiet: Lake) -> None:
+    done = place.run("two-workers", "run.workers=2")
+    assert done.returncode == 0, done.stderr
+    assert contents(place.lake("two-workers")) == contents(quiet)
+    assert adapters(place.lake("two-workers")) == adapters(quiet)
+
+
+def test_two_runs_of_one_lake_at_once_end_well_and_as_one(place: Place, quiet: Lake) -> None:
+    with place.started("both", "run.workers=1") as first, place.started("both", "run.workers=1") as second:
+        assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0), place.said("both")
+    assert contents(place.lake("both")) == contents(quiet)
+    assert adapters(place.lake("both")) == adapters(quiet)

@@ -1,0 +1,120 @@
+"""LoRA adapters on the tiny random checkpoint: on, off, saved, loaded, merged, and as a plain twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import BASE, LORA, adapt, logprobs_of, save_random, shake
+
+from miniature import checkpoint
+from models.video_lm import VideoLM
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def lm(folder: Path) -> VideoLM:
+    return VideoLM.load(str(folder))
+
+
+@pytest.fixture
+def adapted(lm: VideoLM) -> VideoLM:
+    return adapt(lm)
+
+
+def test_a_fresh_adapter_changes_nothing_and_a_learned_one_does(lm: VideoLM) -> None:
+    base = logprobs_of(lm)
+    lm.add_adapter("policy", LORA, seed=0)
+    lm.use("policy")
+    assert torch.equal(logprobs_of(lm), base)
+    shake(lm.adapter_parameters("policy").values(), seed=2, scale=0.2)
+    assert (logprobs_of(lm) - base).abs().max() > 0.01
+
+
+def test_adapter_off_is_the_base_bit_for_bit(folder: Path, adapted: VideoLM) -> None:
+    with adapted.reference():
+        off = logprobs_of(adapted)
+    assert torch.equal(off, logprobs_of(VideoLM.load(str(folder))))
+    assert not torch.equal(off, logprobs_of(adapted))
+
+
+def test_only_the_adapter_in_use_learns(adapted: VideoLM) -> None:
+    adapted.add_adapter("value", LORA, seed=1)
+    for name in ("value", "policy"):
+        adapted.use(name)
+        learning = {key for key, parameter in adapted.core.named_parameters() if parameter.requires_grad}
+        assert learning == set(adapted.adapter_parameters(name))
+    assert not any("vision_tower" in key for key in adapted.adapter_parameters("policy"))
+
+
+def test_a_copied_adapter_answers_like_its_source(adapted: VideoLM) -> None:
+    expected = logprobs_of(adapted)
+    adapted.add_adapter("value", LORA, seed=1)
+    adapted.copy_adapter("policy", "value")
+    adapted.use("value")
+    assert torch.equal(logprobs_of(adapted), expected)
+
+
+def test_the_twin_samples_as_the_adapter_and_leaves_the_base_alone(folder: Path, adapted: VideoLM) -> None:
+    adapted.merge_into_twin("policy")
+    assert torch.allclose(logprobs_of(adapted, merged=True), logprobs_of(adapted), atol=1e-4)
+    shake(adapted.adapter_parameters("policy").values(), seed=3, scale=0.1)
+    stale = (logprobs_of(adapted, merged=True) - logprobs_of(adapted)).abs().max()
+    adapted.merge_into_twin("policy")
+    assert stale > 0.01
+    assert torch.allclose(logprobs_of(adapted, merged=True), logprobs_of(adapted), atol=1e-4)
+    with adapted.reference():
+        assert torch.equal(logprobs_of(adapted), logprobs_of(VideoLM.load(str(folder))))
+
+
+def test_a_saved_adapter_loads_on_top_and_merges_in(folder: Path, adapted: VideoLM, tmp_path: Path) -> None:
+    adapted.save_adapter("policy", tmp_path / "adapter", base=BASE)
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    expected = logprobs_of(adapted)
+    loaded = VideoLM.load(str(folder), adapter=tmp_path / "adapter")
+    assert torch.equal(logprobs_of(loaded), expected)
+    merged = VideoLM.load(str(folder), merge=[tmp_path / "adapter"])
+    assert torch.allclose(logprobs_of(merged), expected, atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in merged.core.parameters())
+
+
+def test_a_policy_on_a_merged_sft_adapter_saves_and_loads(folder: Path, adapted: VideoLM, tmp_path: Path) -> None:
+    adapted.save_adapter("policy", tmp_path / "sft", base=BASE)
+    tuned = VideoLM.load(str(folder), merge=[tmp_path / "sft"])
+    tuned.add_adapter("policy", LORA, seed=4)
+    tuned.use("policy")
+    shake(tuned.adapter_parameters("policy").values(), seed=5, scale=0.2)
+    tuned.save_adapter("policy", tmp_path / "policy", base=BASE)
+    again = VideoLM.load(str(folder), merge=[tmp_path / "sft"], adapter=tmp_path / "policy")
+    assert torch.equal(logprobs_of(again), logprobs_of(tuned))
+    with again.reference():
+        assert torch.equal(logprobs_of(again), logprobs_of(VideoLM.load(str(folder), merge=[tmp_path / "sft"])))
+
+
+def test_the_same_adapter_is_saved_as_the_same_bytes(adapted: VideoLM, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        adapted.save_adapter("policy", tmp_path / name, base=BASE)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_an_adapter_that_does_not_fit_is_refused(adapted: VideoLM, tmp_path: Path) -> None:
+    adapted.save_adapter("policy", tmp_path / "adapter", base=BASE)
+    checkpoint.save(checkpoint.new_model(2, seed=0), tmp_path / "smaller")
+    with pytest.raises(ValueError, match="adapter"):
+        VideoLM.load(str(tmp_path / "smaller"), adapter=tmp_path / "adapter")
+
+
+def test_an_adapter_that_changes_nothing_is_refused(folder: Path, lm: VideoLM, tmp_path: Path) -> None:
+    lm.add_adapter("policy", LORA, seed=0)
+    lm.save_adapter("policy", tmp_path / "fresh", base=BASE)
+    with pytest.raises(ValueError, match="changes nothing"):
+        VideoLM.load(str(folder), adapter=tmp_path / "fresh")

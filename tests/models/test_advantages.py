@@ -1,0 +1,76 @@
+"""Rewards a token, KL estimates and generalized advantages against plain loops."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ragged import ragged
+
+from models.advantages import generalized_advantages, kl_per_token, token_rewards, whiten
+
+
+def plain_advantages(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
+    """The definition as a double loop over one response."""
+    deltas = [
+        reward + gamma * (values[t + 1] if t + 1 < len(values) else 0.0) - values[t] for t, reward in enumerate(rewards)
+    ]
+    return [sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
+
+
+@given(st.integers(0, 10_000), st.floats(0.5, 1.0), st.floats(0.0, 1.0))
+def test_advantages_are_the_definition(seed: int, gamma: float, lam: float) -> None:
+    (rewards, values, _), mask = ragged(seed)
+    advantages, returns = generalized_advantages(rewards * mask, values, mask, gamma, lam)
+    for row in range(len(mask)):
+        length = int(mask[row].sum())
+        plain = plain_advantages(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam)
+        assert advantages[row, :length].tolist() == pytest.approx(plain)
+        assert returns[row, :length].tolist() == pytest.approx(
+            (torch.tensor(plain, dtype=torch.float64) + values[row, :length]).tolist()
+        )
+        assert not advantages[row, length:].any()
+        assert not returns[row, length:].any()
+
+
+def test_with_gamma_and_lambda_one_the_return_is_all_that_follows() -> None:
+    rewards = torch.tensor([[0.1, 0.2, 1.0]])
+    _, returns = generalized_advantages(rewards, torch.tensor([[5.0, -3.0, 2.0]]), torch.ones(1, 3), 1.0, 1.0)
+    assert returns[0].tolist() == pytest.approx([1.3, 1.2, 1.0])
+
+
+@given(st.integers(0, 10_000))
+def test_whitening_gives_mean_zero_and_variance_one_over_the_mask(seed: int) -> None:
+    (values, *_), mask = ragged(seed)
+    if mask.sum() < 3:
+        return
+    white = whiten(values, mask)
+    assert white[mask].mean().item() == pytest.approx(0.0, abs=1e-9)
+    assert white[mask].var(correction=0).item() == pytest.approx(1.0, abs=1e-5)
+    assert not white[~mask].any()
+    assert torch.allclose(whiten(values * 3 + 5, mask), white, atol=1e-6)
+
+
+def test_the_score_falls_on_the_last_token_and_the_penalty_on_each() -> None:
+    kl = torch.tensor([[0.5, 1.0, 9.0], [2.0, 9.0, 9.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    rewards = token_rewards(torch.tensor([10.0, 20.0]), kl, mask, kl_coef=0.1)
+    assert rewards.tolist() == [pytest.approx([-0.05, 9.9, 0.0]), pytest.approx([19.8, 0.0, 0.0])]
+
+
+def test_kl_estimators() -> None:
+    policy, reference = torch.tensor([-1.0, -3.0]), torch.tensor([-2.0, -2.0])
+    assert kl_per_token(policy, reference, "k1").tolist() == [1.0, -1.0]
+    assert kl_per_token(policy, reference, "k1_clamped").tolist() == [1.0, 0.0]
+    k3 = kl_per_token(policy, reference, "k3")
+    assert k3.tolist() == pytest.approx([0.36788, 0.71828], abs=1e-5)
+
+
+def test_k1_and_k3_estimate_the_same_divergence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    policy = torch.tensor([0.5, 0.3, 0.2]).log()
+    reference = torch.tensor([0.4, 0.4, 0.2]).log()
+    truth = float((policy.exp() * (policy - reference)).sum())
+    drawn = torch.multinomial(policy.exp(), 400_000, replacement=True, generator=generator)
+    for estimator in ("k1", "k3"):
+        estimate = kl_per_token(policy[drawn], reference[drawn], estimator).mean().item()
+        assert estimate == pytest.approx(truth, abs=2e-3)

@@ -1,0 +1,106 @@
+"""The checks that a training makes of itself catch what they are for; the shipped base passes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import LORA, shake
+
+import miniature
+from miniature.world import QUESTIONS, render, sample_scene
+from models.canaries import Probe, blank_tokens, check_adapter, check_blank
+from models.training import TrainingError
+from models.video_lm import VideoLM
+
+BASE = Path(miniature.__file__).parent / "weights" / "base"
+ANSWER_TOKENS = 24
+
+
+@pytest.fixture
+def lm() -> VideoLM:
+    torch.set_num_threads(1)
+    return VideoLM.load(str(BASE))
+
+
+@pytest.fixture
+def probe(lm: VideoLM) -> Probe:
+    """Every question about a scene of its own, before the first adapter."""
+    rng = np.random.default_rng(3)
+    scenes = [sample_scene(rng) for _ in QUESTIONS]
+    seen = [lm.prompt(q.text, lm.encode(render(scene)[1::2])) for q, scene in zip(QUESTIONS, scenes, strict=True)]
+    blank = [lm.prompt(question.text, blank_tokens(lm, 8)) for question in QUESTIONS]
+    return Probe.take(lm, seen, blank, [lm.response_ids(q.answer(s)) for q, s in zip(QUESTIONS, scenes, strict=True)])
+
+
+@pytest.fixture
+def learned(lm: VideoLM, probe: Probe) -> VideoLM:
+    """The model with an adapter "policy" that learned a little."""
+    del probe  # taken before
+    lm.add_adapter("policy", LORA, seed=0)
+    shake(lm.adapter_parameters("policy").values(), seed=1, scale=0.03)
+    lm.use("policy")
+    return lm
+
+
+def test_a_sound_model_passes(learned: VideoLM, probe: Probe) -> None:
+    assert check_adapter(learned, "policy", probe)["adapter_canary"] > 0.01
+    assert check_blank(learned, probe, ANSWER_TOKENS)["blank_canary"] > 0.5
+
+
+def test_the_adapter_that_was_named_is_the_one_in_use_afterwards(learned: VideoLM, probe: Probe) -> None:
+    learned.add_adapter("value", LORA, seed=2)
+    learned.use("value")
+    check_adapter(learned, "policy", probe)
+    expected = learned.logprobs(probe.prompts, probe.responses)[0]
+    learned.use("policy")
+    assert torch.equal(learned.logprobs(probe.prompts, probe.responses)[0], expected)
+
+
+def test_an_adapter_that_does_nothing_is_caught(lm: VideoLM, probe: Probe) -> None:
+    lm.add_adapter("policy", LORA, seed=0)
+    with pytest.raises(TrainingError, match="Adapter 'policy' changes no log-probability"):
+        check_adapter(lm, "policy", probe)
+
+
+def test_an_adapter_of_no_numbers_is_caught(learned: VideoLM, probe: Probe) -> None:
+    with torch.no_grad():
+        for weight in learned.adapter_parameters("policy").values():
+            weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"Adapter 'policy' changes no log-probability \(nan nats\)"):
+        check_adapter(learned, "policy", probe)
+
+
+def _touch_one_weight(lm: VideoLM) -> None:
+    with torch.no_grad():
+        lm.core.model.language_model.layers[1].mlp.down_proj.base_layer.weight[3, 4] += 1e-3
+
+
+def _merge_in_place(lm: VideoLM) -> None:
+    """What sampling from merged weights does when it takes them out again: rounding stays behind."""
+    lm.model.merge_adapter(["policy"])
+    lm.model.unmerge_adapter()
+
+
+@pytest.mark.parametrize("change", [_touch_one_weight, _merge_in_place])
+def test_a_changed_base_is_caught(learned: VideoLM, probe: Probe, change: Callable[[VideoLM], None]) -> None:
+    change(learned)
+    with pytest.raises(TrainingError, match="changed the frozen base"):
+        check_adapter(learned, "policy", probe)
+
+
+@pytest.fixture
+def _blindfold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is shown, a model sees nothing of it."""
+    encode = VideoLM.encode
+    monkeypatch.setattr(VideoLM, "encode", lambda lm, frames: torch.zeros_like(encode(lm, frames)))
+
+
+@pytest.mark.usefixtures("_blindfold")
+def test_a_blind_model_is_caught(learned: VideoLM, probe: Probe) -> None:
+    check_adapter(learned, "policy", probe)
+    with pytest.raises(TrainingError, match="blind to its frames"):
+        check_blank(learned, probe, ANSWER_TOKENS)

@@ -1,0 +1,69 @@
+"""The losses against plain loops in float64, and what must never change them."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ragged import ragged
+
+from models.losses import bradley_terry, masked_mean, next_token_loss, policy_loss, value_loss
+
+
+def test_bradley_terry_gives_the_published_vector() -> None:
+    # spec of the released reward model: chosen 0.8, rejected 0.3 -> 0.47408, with centring 1e-3 -> 0.47518
+    chosen, rejected = torch.tensor([0.8]), torch.tensor([0.3])
+    assert bradley_terry(chosen, rejected).item() == pytest.approx(0.47408, abs=1e-5)
+    assert bradley_terry(chosen, rejected, centering=1e-3).item() == pytest.approx(0.47518, abs=1e-5)
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 0.5))
+def test_policy_loss_is_the_plain_loop(seed: int, clip: float) -> None:
+    (new, old, advantages), mask = ragged(seed)
+    total, clipped, count = 0.0, 0, 0
+    for row, column in mask.nonzero().tolist():
+        ratio = math.exp(new[row, column] - old[row, column])
+        bounded = min(max(ratio, 1 - clip), 1 + clip)
+        a = advantages[row, column].item()
+        total += max(-a * ratio, -a * bounded)
+        clipped += -a * bounded > -a * ratio
+        count += 1
+    loss, share = policy_loss(new, old, advantages, mask, clip)
+    assert loss.item() == pytest.approx(total / count)
+    assert share.item() == pytest.approx(clipped / count)
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 2.0))
+def test_value_loss_is_the_plain_loop(seed: int, clip: float) -> None:
+    (new, old, returns), mask = ragged(seed)
+    terms = []
+    for row, column in mask.nonzero().tolist():
+        v, before, target = (x[row, column].item() for x in (new, old, returns))
+        bounded = before + min(max(v - before, -clip), clip)
+        terms.append(0.5 * max((v - target) ** 2, (bounded - target) ** 2))
+    assert value_loss(new, old, returns, mask, clip).item() == pytest.approx(sum(terms) / len(terms))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_padding_changes_no_loss(seed: int, extra: int) -> None:
+    (new, old, third), mask = ragged(seed)
+    pad = [torch.nn.functional.pad(x, (0, extra), value=7.0) for x in (new, old, third)]
+    wider = torch.nn.functional.pad(mask, (0, extra), value=False)
+    assert torch.allclose(policy_loss(new, old, third, mask, 0.2)[0], policy_loss(*pad, wider, 0.2)[0])
+    assert torch.allclose(value_loss(new, old, third, mask, 0.2), value_loss(*pad, wider, 0.2))
+    assert torch.allclose(next_token_loss(new, mask), next_token_loss(pad[0], wider))
+
+
+def test_no_value_moves_past_its_clip_for_free() -> None:
+    target = torch.tensor([[0.0]])
+    new = torch.tensor([[0.0]], requires_grad=True)  # jumped from 1 straight to the target
+    value_loss(new, torch.ones(1, 1), target, torch.ones(1, 1), clip=0.2).backward()
+    assert new.grad is not None
+    assert new.grad.item() == 0.0
+
+
+def test_masked_mean_counts_tokens_not_rows() -> None:
+    values = torch.tensor([[1.0, 3.0, 100.0], [5.0, 100.0, 100.0]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert masked_mean(values, mask).item() == 3.0

@@ -1,0 +1,162 @@
+"""Reward models on a tiny random checkpoint: learn an obvious preference, resume to the same bytes, load loudly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from journals import FolderJournal, files_of, other_process, outcomes
+from tiny import ANSWERS, BASE, LORA, adapt, logprobs_of, prompts_of, random_frames, save_random, shake
+
+from models.reward_model import ADAPTER, Pair, RewardModel, train_reward_model
+from models.settings import RewardForm, RewardSettings
+from models.training import Journal
+from models.video_lm import VideoLM
+
+HEAD = RewardForm(kind="head", prompt="is this answer correct?")
+LIKELIHOOD = RewardForm(kind="likelihood")
+SETTINGS = RewardSettings(
+    form=LIKELIHOOD, lora=LORA, steps=5, batch_size=2, rate=5e-3, warmup=2, max_norm=1.0, save_every=2
+)
+COLORS = ("red", "green", "blue", "yellow")
+SHAPES = ("circle", "square", "triangle", "cross")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def lm(folder: Path) -> VideoLM:
+    return VideoLM.load(str(folder))
+
+
+def _pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair]:
+    """Growing is better than shrinking, whatever the colour and shape; both answers are of one length."""
+    prompt = lm.prompt("what happens first?", lm.encode(random_frames(2, seed)))
+    return [
+        Pair(prompt, *(lm.response_ids(f"a {color} {shape} {action}.") for action in ("grows", "shrinks")))
+        for color in COLORS
+        for shape in shapes
+    ]
+
+
+def _train(folder: Path, journal: Journal, out: Path, seed: int = 0, settings: RewardSettings = SETTINGS) -> None:
+    lm = VideoLM.load(str(folder))
+    reward, _ = train_reward_model(lm, _pairs(lm), [], settings, seed, journal)
+    reward.save(out, base=BASE)
+
+
+@pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
+def test_it_learns_an_obvious_preference_and_keeps_it_where_it_was_not_taught(
+    folder: Path, lm: VideoLM, tmp_path: Path, form: RewardForm
+) -> None:
+    journal = FolderJournal(tmp_path)
+    settings = replace(SETTINGS, form=form, steps=30, batch_size=6, save_every=30)
+    taught, unseen = _pairs(lm, SHAPES[:2]), _pairs(lm, SHAPES[2:], seed=1)
+    _, metrics = train_reward_model(lm, taught, unseen, settings, 0, journal)
+    assert metrics["held_out_pairs"] == len(unseen)
+    assert metrics["held_out_accuracy"] == 1
+    assert metrics["held_out_margin"] > 1
+    assert metrics["held_out_loss"] < journal.curves[1]["loss"]
+    with lm.reference():
+        assert torch.equal(logprobs_of(lm), logprobs_of(VideoLM.load(str(folder))))
+
+
+@pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
+def test_killed_at_any_save_it_ends_with_the_same_adapter_and_head(
+    folder: Path, tmp_path: Path, form: RewardForm
+) -> None:
+    settings = replace(SETTINGS, form=form)
+    calm, *resumed = outcomes(lambda journal, out: _train(folder, journal, out, settings=settings), tmp_path, saves=3)
+    assert {"adapter_model.safetensors", "reward_head.safetensors"} < set(calm)
+    assert len(resumed) == 3
+    for files in resumed:
+        assert files == calm
+
+
+def test_the_seed_decides_every_byte(folder: Path, tmp_path: Path) -> None:
+    made = []
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        other_process()
+        _train(folder, FolderJournal(tmp_path / f"{name}-states"), tmp_path / name, seed)
+        made.append(files_of(tmp_path / name))
+    assert made[0] == made[1]
+    assert made[0]["adapter_model.safetensors"] != made[2]["adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize(("save_every", "saved"), [(2, [2, 4, 5]), (100, [5])])
+def test_the_last_state_is_saved_whatever_the_interval(
+    folder: Path, tmp_path: Path, save_every: int, saved: list[int]
+) -> None:
+    journal = FolderJournal(tmp_path / "states")
+    _train(folder, journal, tmp_path / "out", settings=replace(SETTINGS, save_every=save_every))
+    assert journal.saved == saved
+
+
+def _shaken(lm: VideoLM, form: RewardForm) -> RewardModel:
+    """A reward model whose adapter and head both matter."""
+    lm.add_adapter(ADAPTER, LORA, seed=3)
+    reward = RewardModel(lm, form)
+    shake(lm.adapter_parameters(ADAPTER).values(), seed=4, scale=0.2)
+    shake(reward.head.parameters(), seed=5, scale=0.5)
+    return reward
+
+
+@pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
+def test_a_score_does_not_depend_on_the_neighbours_padding(lm: VideoLM, form: RewardForm) -> None:
+    reward = _shaken(lm, form)
+    prompts, answers = prompts_of(lm), [lm.response_ids(text) for text in ANSWERS]
+    together = reward.score_all(prompts, answers, batch_size=3)
+    alone = [reward.score([prompt], [answer]).item() for prompt, answer in zip(prompts, answers, strict=True)]
+    assert len({round(score, 3) for score in alone}) == 3
+    assert together.tolist() == pytest.approx(alone, abs=1e-4)
+    assert reward.score_all(prompts, answers, batch_size=1).tolist() == pytest.approx(alone, abs=1e-4)
+
+
+def test_the_likelihood_form_starts_as_self_preference_and_the_head_form_at_zero(lm: VideoLM) -> None:
+    prompts, answers = prompts_of(lm), [lm.response_ids(text) for text in ANSWERS]
+    logprobs, mask = lm.logprobs(prompts, answers)
+    lm.add_adapter(ADAPTER, LORA, seed=3)
+    expected = LIKELIHOOD.likelihood_scale * (logprobs.sum(1) / mask.sum(1))
+    with torch.no_grad():
+        started = RewardModel(lm, LIKELIHOOD).score(prompts, answers)
+        assert started.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        # A further turn is read, never counted as something that the answer said.
+        asked = RewardModel(lm, replace(LIKELIHOOD, prompt="is this answer correct?")).score(prompts, answers)
+        assert asked.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+        assert not RewardModel(lm, HEAD).score(prompts, answers).any()
+
+
+def test_a_reward_prompt_is_the_last_thing_that_the_head_reads(lm: VideoLM) -> None:
+    reward = _shaken(lm, HEAD)
+    prompts, answers = prompts_of(lm), [lm.response_ids(text) for text in ANSWERS]
+    bare = RewardModel(lm, replace(HEAD, prompt=""))
+    bare.head.load_state_dict(reward.head.state_dict())
+    turn = lm.next_turn_ids(HEAD.prompt)
+    by_hand = bare.score(prompts, [(*answer, *turn) for answer in answers])
+    assert torch.equal(reward.score(prompts, answers), by_hand)
+    assert not torch.equal(by_hand, bare.score(prompts, answers))
+
+
+@pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
+def test_a_saved_reward_model_scores_the_same_when_loaded(
+    folder: Path, lm: VideoLM, tmp_path: Path, form: RewardForm
+) -> None:
+    reward = _shaken(lm, form)
+    answers = [lm.response_ids(text) for text in ANSWERS]
+    expected = reward.score(prompts_of(lm), answers)
+    reward.save(tmp_path / "reward", base=BASE)
+    fresh = VideoLM.load(str(folder))
+    loaded = RewardModel.load(fresh, tmp_path / "reward")
+    assert loaded.form == form
+    assert torch.equal(loaded.score(prompts_of(fresh), answers), expected)
+
+
+def test_an_adapter_without_a_head_is_refused_as_reward_model(folder: Path, lm: VideoLM, tmp_path: Path) -> None:
+    adapt(lm).save_adapter("policy", tmp_path / "adapter", base=BASE)
+    with pytest.raises(ValueError, match=r"holds no reward_head\.safetensors: it is an adapter, not a reward model"):
+        RewardModel.load(VideoLM.load(str(folder)), tmp_path / "adapter")

@@ -1,0 +1,149 @@
+"""What every training loop shares: a state that resumes to the same bits, draws, schedules and batches."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from journals import files_of
+from torch import Tensor, nn
+
+from models.training import (
+    Trainer,
+    TrainingError,
+    batches_by_length,
+    in_batches,
+    linear_schedule,
+    mean_metrics,
+    passes,
+    step_rng,
+)
+
+STEPS = 6
+
+
+def _trainer() -> Trainer:
+    torch.manual_seed(0)
+    layers = {"policy": nn.Linear(3, 2), "value": nn.Linear(3, 1)}
+    groups = {name: dict(layer.named_parameters()) for name, layer in layers.items()}
+    return Trainer(groups, {"policy": 0.1, "value": 0.03}, max_norm=0.5)
+
+
+def _loss(trainer: Trainer, group: str) -> Tensor:
+    inputs = torch.from_numpy(step_rng(7, trainer.step).normal(size=(4, 3))).float()
+    weights = trainer.groups[group]
+    return ((inputs @ weights["weight"].T + weights["bias"] - 1) ** 2).mean()
+
+
+def _go(trainer: Trainer, until: int) -> None:
+    while trainer.step < until:
+        trainer.set_rates(linear_schedule(trainer.step, STEPS, warmup=2, final=0.1))
+        for group in trainer.groups:
+            trainer.numbers[group] = trainer.update(_loss(trainer, group), group)
+        trainer.step += 1
+
+
+def _state(trainer: Trainer, folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    trainer.save(folder)
+    return files_of(folder)
+
+
+@pytest.mark.parametrize("stop", range(STEPS))
+def test_a_loaded_state_continues_bit_for_bit(stop: int, tmp_path: Path) -> None:
+    undisturbed, first, second = _trainer(), _trainer(), _trainer()
+    _go(undisturbed, STEPS)
+    _go(first, stop)
+    _state(first, tmp_path / "stopped")
+    _go(second, 1)  # whatever the new process did before it loads leaves no trace
+    second.load(tmp_path / "stopped")
+    assert (second.step, second.numbers) == (first.step, first.numbers)
+    _go(second, STEPS)
+    assert _state(second, tmp_path / "resumed") == _state(undisturbed, tmp_path / "undisturbed")
+
+
+def test_a_step_lowers_the_loss_and_clips_the_gradient() -> None:
+    trainer = _trainer()
+    before = _loss(trainer, "policy")
+    norm = trainer.update(_loss(trainer, "policy") * 1000, "policy")
+    assert norm > trainer.max_norm
+    assert _loss(trainer, "policy") < before
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_training_and_changes_nothing(what: str, tmp_path: Path) -> None:
+    trainer, calm = _trainer(), _trainer()
+    _go(trainer, 2)
+    _go(calm, 2)
+    before = _state(trainer, tmp_path / "before")
+    weight = trainer.groups["policy"]["weight"]
+    bad = weight.sum() * math.nan if what == "loss" else (weight * 0).sqrt().sum()  # 0, but its slope has no limit
+    assert bool(torch.isfinite(bad)) == (what == "gradient")
+    with pytest.raises(TrainingError, match=r"policy: loss .* after 2 steps are not finite. Lower the learning rate"):
+        trainer.update(bad, "policy")
+    assert _state(trainer, tmp_path / "after") == before
+    _go(trainer, 3)
+    _go(calm, 3)
+    assert _state(trainer, tmp_path / "went on") == _state(calm, tmp_path / "calm")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 1000), st.integers(1, 12))
+def test_every_item_is_drawn_once_before_any_comes_twice(count: int, size: int, seed: int, steps: int) -> None:
+    drawn = [passes(count, size, seed, step) for step in range(steps)]
+    assert {len(batch) for batch in drawn} == {size}
+    stream = [item for batch in drawn for item in batch]
+    for start in range(0, len(stream), count):
+        one_pass = stream[start : start + count]
+        assert len(set(one_pass)) == len(one_pass)
+        assert set(one_pass) <= set(range(count))
+        if len(one_pass) == count:
+            assert set(one_pass) == set(range(count))
+    # A step draws what it would have drawn had nothing come before it.
+    assert passes(count, size * steps, seed, 0) == stream
+
+
+def test_passes_are_shuffled_anew_and_by_the_seed() -> None:
+    first, second = passes(50, 50, 0, 0), passes(50, 50, 0, 1)
+    assert first != second
+    assert first != sorted(first)
+    assert first != passes(50, 50, 1, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 50), st.floats(0, 1))
+def test_the_schedule_rises_then_falls_straight_to_its_end(steps: int, warmup: int, final: float) -> None:
+    factors = [linear_schedule(step, steps, warmup=warmup, final=final) for step in range(steps)]
+    assert all(0 < factor <= 1 for factor in factors)
+    falling = [final + (1 - final) * (1 - step / steps) for step in range(steps)]
+    assert factors[max(0, warmup - 1) :] == pytest.approx(falling[max(0, warmup - 1) :])
+    assert all(factor <= line for factor, line in zip(factors, falling, strict=True))
+    assert linear_schedule(steps, steps, warmup=1, final=final) == pytest.approx(final)
+
+
+def test_warm_up_reaches_the_whole_rate() -> None:
+    factors = [linear_schedule(step, 10**6, warmup=4, final=0.1) for step in range(5)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=30), st.integers(1, 8))
+def test_batches_of_like_length_give_the_values_in_the_items_order(lengths: list[int], size: int) -> None:
+    seen: list[list[int]] = []
+
+    def double(indices: list[int]) -> Tensor:
+        seen.append(indices)
+        return torch.tensor([2.0 * index for index in indices])
+
+    assert in_batches(double, lengths, size).tolist() == [2.0 * index for index in range(len(lengths))]
+    assert seen == list(batches_by_length(lengths, size))
+    assert all(1 <= len(batch) <= size for batch in seen)
+    assert [lengths[index] for batch in seen for index in batch] == sorted(lengths)
+
+
+def test_metrics_of_several_updates_are_averaged() -> None:
+    assert mean_metrics([{"loss": 1.0, "norm": 4.0}, {"loss": 3.0, "norm": 0.0}]) == {"loss": 2.0, "norm": 2.0}

@@ -1,0 +1,192 @@
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.errors import LakeError
+from tasks.fanout import Outcome, ProcessorError, Unit, WorkerPool
+
+
+class Square:
+    """Doubles as every kind of trouble: an item's `do` says what happens when it is its turn."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        return [Outcome(item["item_id"], [self.row(item, seed, len(items))]) for item in items]
+
+    def row(self, item: dict[str, Any], seed: int, together: int) -> dict[str, Any]:
+        match item.get("do"):
+            case "raise":
+                raise ValueError(f"cannot square {item['item_id']}")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "die once" if not _seen(Path(self.settings["marker"])):
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(600)
+            case "lake":
+                raise LakeError("the lake at /nowhere is full: free space, then run the same command")
+        return {"square": item["n"] ** 2, "seed": seed, "together": together}
+
+
+class Sloppy:
+    """Loses an item: a bug."""
+
+    def __init__(self, settings: Any) -> None: ...
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002
+        return [Outcome(item["item_id"], [{}]) for item in items[1:]]
+
+
+class Unbuildable:
+    def __init__(self, settings: str) -> None:
+        raise FileNotFoundError(f"no weights at {settings}")
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        raise NotImplementedError
+
+
+class Crashing(Unbuildable):
+    def __init__(self, settings: str) -> None:  # noqa: ARG002
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Counting:
+    """Counts its constructions in a folder."""
+
+    def __init__(self, settings: str) -> None:
+        (Path(settings) / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002
+        return [Outcome(item["item_id"], [{"threads": os.environ["OMP_NUM_THREADS"]}]) for item in items]
+
+
+def _seen(marker: Path) -> bool:
+    seen = marker.exists()
+    marker.touch()
+    return seen
+
+
+def units(count: int, size: int, **trouble: str) -> list[Unit]:
+    """Items "000", "001" ... in `count` units; `trouble` maps an item id, as i000, to what it does."""
+    rows = [{"item_id": f"{n:03}", "n": n, "do": trouble.get(f"i{n:03}")} for n in range(count * size)]
+    return [Unit(shard, rows[shard * size : (shard + 1) * size], seed=shard + 7) for shard in range(count)]
+
+
+def collect(
+    pool: WorkerPool, work: list[Unit], processor: type = Square, settings: Any = None, **limits: Any
+) -> dict[str, Any]:
+    outcomes: dict[str, Any] = {}
+    for unit, given in pool.run(processor, settings, work, **limits):
+        assert [outcome.item_id for outcome in given] == [item["item_id"] for item in unit.items]
+        outcomes |= {outcome.item_id: outcome.rows or outcome.reason for outcome in given}
+    return dict(sorted(outcomes.items()))
+
+
+def test_every_unit_comes_back_whole_with_its_seed(pool: WorkerPool) -> None:
+    given = collect(pool, units(3, 4))
+    assert given["005"] == [{"square": 25, "seed": 8, "together": 4}]
+    assert len(given) == 12
+
+
+def test_one_bad_item_of_ten_costs_only_itself(pool: WorkerPool) -> None:
+    given = collect(pool, units(1, 10, i003="raise"))
+    assert given.pop("003") == "ValueError: cannot square 003"
+    assert [rows[0]["square"] for rows in given.values()] == [n**2 for n in range(10) if n != 3]
+
+
+def test_the_good_items_of_a_split_call_are_done_together(pool: WorkerPool) -> None:
+    given = collect(pool, units(1, 5, i003="raise"))
+    assert {rows[0]["together"] for item, rows in given.items() if item != "003"} == {4}
+
+
+def test_an_item_that_kills_its_worker_is_quarantined_alone(pool: WorkerPool) -> None:
+    given = collect(pool, units(2, 3, i001="die"))
+    assert given["001"].startswith("killed its worker 2 times")
+    assert sum(isinstance(rows, list) for rows in given.values()) == 5
+
+
+def test_a_worker_killed_once_changes_nothing(pool: WorkerPool, tmp_path: Path) -> None:
+    struck = collect(pool, units(2, 3, i001="die once"), settings={"marker": str(tmp_path / "struck")})
+    assert struck == collect(pool, units(2, 3))
+
+
+def test_a_hanging_item_is_stopped_and_quarantined(pool: WorkerPool) -> None:
+    given = collect(pool, units(1, 3, i002="hang"), item_timeout_s=5.0)  # a loaded machine may take seconds to begin
+    assert given["002"] == "took longer than 5 s to process and was stopped"
+    assert [given["000"][0]["square"], given["001"][0]["square"]] == [0, 1]
+
+
+def test_chunks_have_their_own_seed_and_limit(pool: WorkerPool) -> None:
+    given = collect(pool, units(1, 5), chunk=2, item_timeout_s=60)
+    assert [rows[0]["together"] for rows in given.values()] == [2, 2, 2, 2, 1]
+    assert len({rows[0]["seed"] for rows in given.values()}) == 3
+
+
+def test_a_processor_that_cannot_be_built_stops_the_stage(pool: WorkerPool) -> None:
+    with pytest.raises(FileNotFoundError, match="no weights at /models/none") as caught:
+        collect(pool, units(4, 2), Unbuildable, "/models/none")
+    assert "In the worker" in caught.value.__notes__[0]
+
+
+def test_a_processor_that_kills_every_worker_stops_the_stage(pool: WorkerPool) -> None:
+    with pytest.raises(RuntimeError, match="died 3 times while it loaded Crashing"):
+        collect(pool, units(1, 2), Crashing)
+
+
+def test_a_lake_error_stops_the_stage_as_it_is(pool: WorkerPool) -> None:
+    with pytest.raises(LakeError, match="free space, then run the same command"):
+        collect(pool, units(1, 3, i001="lake"))
+
+
+def test_a_lost_item_is_a_bug_not_a_bad_item(pool: WorkerPool) -> None:
+    with pytest.raises(ProcessorError, match="asked for 2 items"):
+        collect(pool, units(1, 2), Sloppy)
+
+
+def test_two_stages_share_the_pool(pool: WorkerPool, tmp_path: Path) -> None:
+    results: dict[str, Any] = {}
+    stages = [
+        threading.Thread(target=lambda: results.update(squares=collect(pool, units(6, 2)))),
+        threading.Thread(target=lambda: results.update(counts=collect(pool, units(6, 2), Counting, str(tmp_path)))),
+    ]
+    for stage in stages:
+        stage.start()
+    for stage in stages:
+        stage.join()
+    assert len(results["squares"]) == len(results["counts"]) == 12
+    assert results["counts"]["000"] == [{"threads": "1"}]
+    assert len(list(tmp_path.iterdir())) <= 2, "a processor is built once a worker"
+
+
+def test_leaving_early_frees_the_workers(pool: WorkerPool) -> None:
+    began = time.monotonic()
+    results = pool.run(Square, None, units(2, 2, i002="hang"))
+    assert next(results)[0].shard == 0
+    results.close()
+    assert len(collect(pool, units(2, 2))) == 4
+    assert time.monotonic() - began < 30
+
+
+def test_one_worker_gives_what_two_give(pool: WorkerPool) -> None:
+    with WorkerPool(1) as single:
+        assert collect(single, units(3, 4, i005="raise")) == collect(pool, units(3, 4, i005="raise"))
+
+
+def test_no_units_start_no_ray() -> None:
+    with WorkerPool(2) as idle:
+        assert list(idle.run(Square, None, [])) == []
+        assert not idle._started
+
+
+def test_a_closed_pool_says_so() -> None:
+    closed = WorkerPool(1)
+    closed.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        collect(closed, units(1, 1))

@@ -1,0 +1,134 @@
+"""Kept frames to kept visual tokens, through the real tower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import BASE, base_model, keep, keep_scenes, other_lake, picture, rows_of, scenes, small_run
+
+from miniature.lessons import FRAMES
+from miniature.world import render
+from models.settings import LoraSettings
+from models.video_lm import VideoLM
+from tasks.fanout import WorkerPool
+from tasks.stage import RunContext
+from tasks.tokens import MissingTokensError, VisualTokens
+from tasks.visual_tokens import EncodeFrames, TowerSettings, VisualTokensConfig, decode_frames, visual_tokens
+
+CONFIG = VisualTokensConfig(batch_frames=16, shard_size=2)
+
+
+@pytest.fixture
+def ctx(pool: WorkerPool, tmp_path: Path) -> RunContext:
+    return small_run(pool, tmp_path / "lake")
+
+
+def _encode_here(ctx: RunContext, batch_frames: int = 16, videos: int = 3) -> tuple[EncodeFrames, list[dict[str, Any]]]:
+    frames = keep_scenes(ctx.lake, scenes(videos))
+    processor = EncodeFrames(TowerSettings(ctx.lake_root, frames.ref, base_model(), batch_frames))
+    return processor, [{"item_id": video} for video in sorted(scenes(videos))]
+
+
+def test_kept_tokens_are_those_of_the_frames_of_every_set(ctx: RunContext) -> None:
+    shown = scenes(3)
+    frames = keep_scenes(ctx.lake, shown, {"scenes/broken.mp4": "no frame decodes"})
+    result = visual_tokens(ctx, CONFIG, frames, base_model())
+    assert (result.items, result.ok, result.quarantined) == (3, 3, 0)
+    kept, lm = VisualTokens(ctx.lake, result.ref), VideoLM.load(str(BASE))
+    for video, scene in shown.items():
+        for name, clips in {"policy": ["8"], "judge_2": ["2"], "clips": ["clip0", "clip1"]}.items():
+            got = kept.clips(video, name)
+            assert len(got) == len(clips)
+            for tokens, clip in zip(got, clips, strict=True):
+                assert torch.allclose(tokens, lm.encode(render(scene)[list(FRAMES[clip])]), atol=1e-5)
+    assert "scenes/broken.mp4" not in kept
+    with pytest.raises(MissingTokensError, match="known: clips, judge_2, policy"):
+        kept.clips("scenes/00.mp4", "judge_3")
+
+
+def test_a_shard_is_one_blob_and_a_row_says_what_it_needs(ctx: RunContext) -> None:
+    result = visual_tokens(ctx, CONFIG, keep_scenes(ctx.lake, scenes(3)), base_model())
+    rows = [row for (row,) in rows_of(ctx.lake, result).values()]
+    assert len({row["blob"] for row in rows}) == 2
+    assert [(row["row"], row["n_frames"], row["tower"]) for row in rows] == [
+        (row, 16, base_model().tower) for row in (0, 1, 0)
+    ]
+    assert [each["name"] for each in rows[0]["sets"]] == ["policy", "judge_2", "clips", "clips"]
+    blob = ctx.lake.blobs.open_arrow(rows[0]["blob"])
+    assert blob.column_names == ["video", "shape", "data", "dtype"]
+    assert blob.to_pylist()[0]["shape"] == [16, 4, 128]
+
+
+def test_adapters_share_the_tokens_of_their_base(ctx: RunContext, tmp_path: Path) -> None:
+    frames = keep_scenes(ctx.lake, scenes(1))
+    first = visual_tokens(ctx, CONFIG, frames, base_model())
+    lm = VideoLM.load(str(BASE))
+    lm.add_adapter("policy", LoraSettings(rank=2), seed=0)
+    lm.save_adapter("policy", tmp_path / "adapter", base=str(BASE))
+    tuned = replace(base_model(), adapter=ctx.lake.blobs.put_folder(tmp_path / "adapter"))
+    again = visual_tokens(ctx, CONFIG, frames, tuned)
+    assert again.cached
+    assert again.key == first.key
+
+
+def test_each_kept_frame_goes_through_the_tower_once(ctx: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[int] = []
+    encode = VideoLM.encode
+
+    def counted(lm: VideoLM, frames: Any) -> Any:
+        passed.append(len(frames))
+        return encode(lm, frames)
+
+    monkeypatch.setattr(VideoLM, "encode", counted)
+    processor, items = _encode_here(ctx, batch_frames=6)
+    processor.process(items, seed=0)
+    assert passed == [6, 6, 4] * 3
+
+
+def test_the_batch_does_not_change_the_tokens(ctx: RunContext) -> None:
+    processor, (item, *_) = _encode_here(ctx, batch_frames=16)
+    whole = processor._encode(processor._frames[item["item_id"]])
+    processor._batch_frames = 5
+    assert torch.allclose(processor._encode(processor._frames[item["item_id"]]), whole, atol=1e-5)
+
+
+def test_a_broken_picture_costs_only_its_video(ctx: RunContext, tmp_path: Path) -> None:
+    pictures = {video: [picture(frame) for frame in render(scene)] for video, scene in scenes(3).items()}
+    whole = visual_tokens(ctx, VisualTokensConfig(shard_size=3), keep(ctx.lake, pictures), base_model())
+    pictures["scenes/01.mp4"][3] = b"not a picture"
+    other = other_lake(ctx, tmp_path / "other")
+    result = visual_tokens(other, VisualTokensConfig(shard_size=3), keep(other.lake, pictures), base_model())
+    rows = {video: row for video, (row,) in rows_of(other.lake, result).items()}
+    assert {video: row["status"] for video, row in rows.items()} == {
+        "scenes/00.mp4": "ok",
+        "scenes/01.mp4": "quarantined",
+        "scenes/02.mp4": "ok",
+    }
+    assert "UnidentifiedImageError" in rows["scenes/01.mp4"]["reason"]
+    tokens = VisualTokens(other.lake, result.ref).frames("scenes/02.mp4", "policy")
+    assert torch.equal(tokens, VisualTokens(ctx.lake, whole.ref).frames("scenes/02.mp4", "policy"))
+
+
+def test_half_precision_comes_back_as_it_was(ctx: RunContext) -> None:
+    frames = keep_scenes(ctx.lake, scenes(1))
+    model = replace(base_model(), dtype="bfloat16")
+    items = [{"item_id": "scenes/00.mp4"}]
+    processor = EncodeFrames(TowerSettings(ctx.lake_root, frames.ref, model, 16))
+    ((row,),) = [outcome.rows for outcome in processor.process(items, seed=0)]
+    kept = ctx.lake.blobs.open_arrow(row["blob"]).to_pylist()[0]
+    tokens = torch.frombuffer(bytearray(kept["data"]), dtype=torch.bfloat16).view(kept["shape"])
+    assert kept["dtype"] == "bfloat16"
+    assert torch.equal(tokens, processor._encode(processor._frames["scenes/00.mp4"]))
+
+
+def test_png_and_jpeg_pictures_become_upright_rgb_frames() -> None:
+    frames = render(scenes(1)["scenes/00.mp4"])
+    assert np.array_equal(decode_frames([picture(frame) for frame in frames]), frames)
+    lossy = decode_frames([picture(frame, "JPEG") for frame in frames])
+    assert lossy.shape == frames.shape
+    assert np.abs(lossy.astype(int) - frames).mean() < 8
