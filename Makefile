@@ -1,7 +1,7 @@
 # make demo | test | lint | up | down
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 4200
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -20,7 +20,8 @@ setup: $(READY)
 
 # Again whenever the pins or the dependencies change; otherwise instant.
 $(READY): pyproject.toml constraints.txt deployments/install.sh
-	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or name one with make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Python 3.11 is needed: install it, or name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	bash deployments/install.sh .venv
 	@touch $@

@@ -180,14 +180,14 @@ def _having(name: str) -> str:
 
 def _show_stages(lake: "Lake", run: str) -> None:
     from flows import views
+    from tasks.troubles import troubles_of
 
     rows = [{**row, "name": row["label"] or row["stage"]} for row in views.stages(lake, run)]
     columns = {name: name for name in ("name", "items", "ok", "quarantined", "seconds", "cached")}
     out.print(_table(rows, columns, title=f"Latest run: {run}"))
     for row in rows:
-        for reason in views.quarantined(lake, row["stage_key"], row["table"]) if row["quarantined"] else []:
-            text = f"{row['name']}: {reason['items']} quarantined, such as {reason['example']}: {reason['reason']}"
-            out.print(text, markup=False, soft_wrap=True)
+        for trouble in troubles_of(lake, row["table"], row["stage_key"]) if row["quarantined"] else ():
+            out.print(f"{row['name']}: quarantined {trouble}", markup=False, soft_wrap=True)
 
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, str], title: str | None = None) -> Table:

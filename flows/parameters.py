@@ -9,13 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from storage.places import absolute
-from tasks.agreement import AgreementConfig, ConditionConfig
+from tasks.agreement import AgreementConfig
 from tasks.benchmark import BenchmarkConfig
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig
-from tasks.preferences import PreferencesConfig
+from tasks.preferences import JudgingConfig, PreferencesConfig
 from tasks.prepare import PrepareConfig
 from tasks.report import ReportConfig
 from tasks.reward_model import RewardConfig
@@ -36,6 +36,13 @@ class RunConfig(BaseModel):
     gpus_per_worker: float = Field(0, ge=0, description="GPUs for each worker; a fraction shares one.")
     max_quarantined: float = Field(
         0.05, ge=0, le=1, description="Largest share of a stage's items that may fail before the run stops."
+    )
+
+    retries: int = Field(
+        0,
+        ge=0,
+        description="How often quarantined items are tried again, also those of earlier runs of this lake; raise it by "
+        "one after a time limit, a full memory or a lost disk was the reason.",
     )
 
     @property
@@ -72,20 +79,8 @@ class ModelsConfig(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
 
 
-class ArmConfig(BaseModel):
-    """One way to label: its preferences, reward model and policy."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the arm in tables and in the report.")
-    narrative: bool = Field(description="Whether the judge reads the narrative of the video.")
-    frame_set: str = Field(description="Which of frames.sets the judge sees.")
-    method: Literal["likelihood", "verdict"] = Field(
-        description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
-    )
-
-
-Arms = Annotated[list[ArmConfig], Field(min_length=1)]
+# Each arm has its own preferences, reward model and policy.
+Arms = Annotated[list[JudgingConfig], Field(min_length=1)]
 
 
 class Parameters(BaseModel):
@@ -111,7 +106,7 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _arms_fit(self) -> Self:
-        ways: list[ArmConfig | ConditionConfig] = [*self.arms, *self.agreement.conditions]
+        ways = [*self.arms, *self.agreement.conditions]
         names = [way.name for way in ways]
         if len(set(names)) < len(names):
             raise ValueError(f"the names of arms and agreement.conditions must differ: {', '.join(names)}")

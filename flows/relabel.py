@@ -72,8 +72,8 @@ def relabel(
 def labelling(step: Steps, p: Parameters) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
     """Each arm's labels as they stood before, and its stage that brings them up to date."""
     base, labeler = plain_models(p.models)
-    found = step(videos, VideosConfig(folder=p.data.videos))
-    sampled = step(frames, p.frames, found)
+    source = VideosConfig(folder=p.data.videos)
+    sampled = step(frames, p.frames, step(videos, source), source)
     asked = step(instructions, instruction_files(p.data), sampled)
     seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
     same_eyes = base.tower == labeler.tower

@@ -1,7 +1,6 @@
 """The flow `rlaif`: videos and questions in, a tuned policy and its report out (https://arxiv.org/abs/2402.03746)."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_report
 from flows.hooks import log_cancelled, log_failed
-from flows.parameters import ArmConfig, Arms, DataConfig, ModelsConfig, Parameters, RunConfig
+from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
 from flows.steps import Pending, Steps, Trained, opened
-from tasks.agreement import AgreementConfig, ConditionConfig, agreement
-from tasks.benchmark import BenchmarkConfig, benchmark_model
+from tasks.agreement import AgreementConfig, agreement
+from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig, captions
 from tasks.frames import FramesConfig, frames
 from tasks.instructions import InstructionsConfig, instructions
 from tasks.model_ref import ModelRef
 from tasks.policy import PpoConfig, policy
-from tasks.preferences import PreferencesConfig, preferences
+from tasks.preferences import JudgingConfig, PreferencesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
+from tasks.report_data import Graph
 from tasks.reward_model import RewardConfig, reward_model
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
@@ -80,28 +80,16 @@ def rlaif(
     """
     parameters = Parameters.model_validate(dict(locals()))
     with opened("rlaif", run, data.prepare) as step:
-        drawn = figure(step, parameters)
-        page = write_report(step, parameters, drawn, step.results())
+        graph = figure(step, parameters)
+        page = write_report(step, parameters, graph, step.results())
     return {"report": str(page), "lake": run.lake_root}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What the report shows of the graph: stages by label or by arm."""
-
-    sft: Pending
-    preferences: dict[str, Pending]
-    rewards: dict[str, Pending]
-    policies: dict[str, Pending]
-    scores: dict[str, Pending]
-    agreement: Pending | None
-
-
-def figure(step: Steps, p: Parameters) -> Drawn:
+def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     """The graph. A stage begins as soon as the results that it is handed are there."""
     base, labeler = plain_models(p.models)
-    found = step(videos, VideosConfig(folder=p.data.videos))
-    sampled = step(frames, p.frames, found)
+    source = VideosConfig(folder=p.data.videos)
+    sampled = step(frames, p.frames, step(videos, source), source)
     asked = step(instructions, instruction_files(p.data), sampled)
     seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
     same_eyes = base.tower == labeler.tower
@@ -122,7 +110,7 @@ def figure(step: Steps, p: Parameters) -> Drawn:
 
     tuned = {name: Trained(base, merged=supervised, adapter=adapter) for name, adapter in learned.items()}
     scored = {
-        name: step(benchmark_model, p.benchmark, asked, seen, name, model, label=name)
+        name: step(benchmark, p.benchmark, asked, seen, name, model, label=name)
         for name, model in {"base": base, "sft": start, **tuned}.items()
     }
     agreed = None
@@ -134,26 +122,14 @@ def figure(step: Steps, p: Parameters) -> Drawn:
             for way in p.agreement.conditions
         }
         agreed = step(agreement, p.agreement, compared, asked)
-    return Drawn(supervised, judged, rewarded, learned, scored, agreed)
+    return Graph(supervised, judged, rewarded, learned, scored, agreed)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def write_report(step: Steps, p: Parameters, drawn: Any, results: list[StageResult]) -> Path:
-    """Writes the report and shows the way to it; `drawn` is a Drawn with results where the futures were."""
-    page = report(
-        step.ctx,
-        p.report,
-        results,
-        drawn.scores,
-        drawn.agreement,
-        drawn.preferences,
-        drawn.policies,
-        drawn.rewards,
-        drawn.sft,
-        step.usage.usage(),
-        command(p),
-        p.model_dump(mode="json"),
-    )
+def write_report(step: Steps, p: Parameters, graph: Any, results: list[StageResult]) -> Path:
+    """Writes the report and shows the way to it. Prefect puts results in the place of the futures in `graph`."""
+    usage, values = step.usage.usage(), p.model_dump(mode="json")
+    page = report(step.ctx, p.report, results, graph, usage, command(p), values)
     show_report(p.run.name, page, json.loads((page.parent / SUMMARY).read_text()))
     return page
 
@@ -169,6 +145,6 @@ def instruction_files(data: DataConfig) -> InstructionsConfig:
     return InstructionsConfig(files={"sft": data.sft, "rl": data.rl, "benchmark": data.benchmark})
 
 
-def judging(p: Parameters, way: ArmConfig | ConditionConfig) -> PreferencesConfig:
+def judging(p: Parameters, way: JudgingConfig) -> PreferencesConfig:
     """How an arm's, or a condition's, pairs are judged."""
     return p.preferences.model_copy(update=way.model_dump(exclude={"name"}))

@@ -22,6 +22,7 @@ from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
 from tasks.progress import TerminalProgress
 from tasks.stage import RunContext, StageResult
+from tasks.training import final_adapter
 from tasks.usage import UsageSampler
 
 if TYPE_CHECKING:
@@ -50,16 +51,9 @@ class Trained:
 
     def resolve(self, lake: Lake) -> ModelRef:
         """The model, now that its stages are complete."""
-        merged = () if self.merged is None else (final_adapter(lake, self.merged),)
-        adapter = None if self.adapter is None else final_adapter(lake, self.adapter)
+        merged = () if self.merged is None else (final_adapter(lake, self.merged.ref),)
+        adapter = None if self.adapter is None else final_adapter(lake, self.adapter.ref)
         return replace(self.base, merged=(*self.base.merged, *merged), adapter=adapter)
-
-
-def final_adapter(lake: Lake, training: StageResult) -> str:
-    """The blob of the adapter that a training stage ended with."""
-    rows = lake.table(training.table).read(training.key, columns=["final", "blob"]).to_pylist()
-    (blob,) = (row["blob"] for row in rows if row["final"])
-    return str(blob)
 
 
 class Steps:
@@ -135,7 +129,7 @@ def opened(flow: str, run: RunConfig, data: PrepareConfig | None) -> Iterator[St
         TerminalProgress() as terminal,
         ShownProgress(terminal) as progress,
     ):
-        ctx = RunContext(run.lake_root, run.name, pool, progress, run.max_quarantined, run.seed)
+        ctx = RunContext(run.lake_root, run.name, pool, progress, run.max_quarantined, run.seed, run.retries)
         _say_who_is_here(ctx.lake)
         ctx.lake.log([event(run.name, "run_started", detail=json.dumps({"flow": flow, **run.model_dump()}))])
         if data is not None and _prepare(data, progress):

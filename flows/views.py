@@ -71,18 +71,6 @@ def stages(lake: Lake, run: str) -> list[Row]:
     return [{**row, **json.loads(row.pop("detail") or "{}")} for row in rows]
 
 
-def quarantined(lake: Lake, key: str, table: str, limit: int = 3) -> list[Row]:
-    """The commonest reasons of a stage's quarantined items: reason, how many, and one of them."""
-    return _rows(
-        lake,
-        f"""
-        SELECT reason, count(DISTINCT item_id) AS items, min(item_id) AS example FROM {lake.table(table).name}
-        WHERE stage_key = $key AND status = 'quarantined' GROUP BY reason ORDER BY items DESC, reason LIMIT {limit:d}
-        """,
-        {"key": key},
-    )
-
-
 def lineage(lake: Lake, blob: str) -> Origin:
     """Where an adapter comes from.
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import MinLen
 
 Slot = tuple[int, str]
 
@@ -20,7 +23,7 @@ class SlotVocabulary:
 
     __pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
 
-    values: dict[str, tuple[str, ...]]
+    values: Annotated[dict[str, tuple[str, ...]], MinLen(1)]
     """For each slot the words that can fill it. A word belongs to one slot."""
     separator: str = "then"
     """The word between two parts of an answer (two events)."""

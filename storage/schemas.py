@@ -28,13 +28,14 @@ _CLIP = pa.struct([("clip", _INT), ("start", _REAL), ("end", _REAL), ("text", _S
 
 # A name with "?" may be null in an ok row.
 _CONTENT: dict[str, dict[str, pa.DataType]] = {
-    "videos": {"video": _STRING, "path": _STRING, "content": _STRING, "bytes": _LONG},
+    "videos": {"video": _STRING, "content": _STRING, "bytes": _LONG},
     "frames": {
         "video": _STRING,
         "content": _STRING,
         "blob?": _STRING,
         "row?": _INT,
         "reader?": _STRING,
+        "decodes?": _INT,  # How many readers went through the file: a second one where the first could not go on.
         "fps?": _REAL,
         "duration?": _REAL,
         "width?": _INT,

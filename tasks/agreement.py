@@ -19,25 +19,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.fanout import Outcome
-from tasks.grading import Grader, SlotsConfig, UnscorableError
+from tasks.grading import Grader, UnscorableError
 from tasks.intervals import RESAMPLES, bootstrap_mean
-from tasks.preferences import Method
+from tasks.preferences import JudgingConfig
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 
 ALL = "all"
-
-
-class ConditionConfig(BaseModel):
-    """One way to judge the held-out pairs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name of the condition in tables and in the report.")
-    narrative: bool = Field(description="Whether the judge reads the narrative of the video.")
-    frame_set: str = Field(description="Frame set that the judge is shown.")
-    method: Method = Field(description="likelihood or verdict.")
 
 
 class AgreementConfig(BaseModel):
@@ -47,17 +37,17 @@ class AgreementConfig(BaseModel):
 
     split: str = Field("benchmark", description="Split of the held-out instructions that are answered and judged.")
     limit: int | None = Field(None, ge=1, description="Take only this many of them, always the same; null: all.")
-    conditions: list[ConditionConfig] = Field(
+    conditions: list[JudgingConfig] = Field(
         default_factory=list, description="The ways to judge that are compared; none: agreement is not measured."
     )
-    slots: SlotsConfig | None = Field(
+    slots: SlotVocabulary | None = Field(
         None, description="Words of the slot score that says which answer is better; null: exact match says it."
     )
     resamples: int = Field(RESAMPLES, ge=100, description="Bootstrap samples of the intervals.")
 
     @field_validator("conditions")
     @classmethod
-    def _names_differ(cls, conditions: list[ConditionConfig]) -> list[ConditionConfig]:
+    def _names_differ(cls, conditions: list[JudgingConfig]) -> list[JudgingConfig]:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
             raise ValueError(f"the names {names} must differ")

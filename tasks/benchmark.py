@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.settings import Sampling
+from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.candidates import choose
 from tasks.fanout import Outcome, derive_seed
-from tasks.grading import Grader, SlotsConfig, UnscorableError
+from tasks.grading import Grader, UnscorableError
 from tasks.intervals import Interval, bootstrap_mean
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -42,7 +43,7 @@ class BenchmarkConfig(BaseModel):
     frame_set: str = Field("policy", description="Frame set that the model is shown.")
     greedy: Sampling = Field(Sampling(temperature=0.0), description="The likeliest answer; temperature 0.")
     sampled: Sampling = Field(Sampling(), description="How the sampled answer is drawn.")
-    slots: SlotsConfig | None = Field(None, description="Words of the slot score; null: exact match alone.")
+    slots: SlotVocabulary | None = Field(None, description="Words of the slot score; null: exact match alone.")
     batch_size: int = Field(16, ge=1, description="Answers drawn together.")
     shard_size: int = Field(512, ge=1, description="Questions that are committed together.")
 
@@ -54,17 +55,6 @@ class BenchmarkConfig(BaseModel):
 
 
 def benchmark(
-    ctx: RunContext,
-    config: BenchmarkConfig,
-    instructions: StageResult,
-    tokens: StageResult,
-    models: Mapping[str, ModelRef],
-) -> dict[str, StageResult]:
-    """Score every model, one stage a label, so that a new checkpoint costs only its own answers."""
-    return {label: benchmark_model(ctx, config, instructions, tokens, label, model) for label, model in models.items()}
-
-
-def benchmark_model(
     ctx: RunContext,
     config: BenchmarkConfig,
     instructions: StageResult,

@@ -10,9 +10,28 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tasks.cluster import RayKeeper
-from tasks.worker import Outcome, Processor, ProcessorError, Reply, StageFailure, WorkerProcess, derive_seed
+from tasks.worker import (
+    Outcome,
+    Processor,
+    ProcessorError,
+    Reply,
+    StageFailure,
+    WorkerProcess,
+    derive_seed,
+    next_item,
+)
 
-__all__ = ["Outcome", "Processor", "ProcessorError", "StageFailure", "Unit", "WorkerError", "WorkerPool", "derive_seed"]
+__all__ = [
+    "Outcome",
+    "Processor",
+    "ProcessorError",
+    "StageFailure",
+    "Unit",
+    "WorkerError",
+    "WorkerPool",
+    "derive_seed",
+    "next_item",
+]
 
 KEPT_PROCESSORS = 2
 POLL_S = 0.2
@@ -101,8 +120,11 @@ class _Worker:
             raise error
         self._loaded.append(key)
 
-    def process(self, key: str, items: list[dict[str, Any]], seed: int, limit_s: float | None) -> Reply:
-        reply: Reply = self._call(limit_s, "process", key, items, seed)
+    def process(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None) -> Reply:
+        """One call. An item alone is timed here, several are timed in the process too, one by one (`next_item`)."""
+        alone = len(items) == 1
+        limit_s = None if item_timeout_s is None else item_timeout_s * len(items)
+        reply: Reply = self._call(limit_s, "process", key, items, seed, None if alone else item_timeout_s)
         return reply
 
     def kill(self) -> None:
@@ -202,10 +224,11 @@ class WorkerPool:
         """Yields each unit with one outcome an item, in the items' order; units in the order of their completion.
 
         A unit is one call of `processor(settings).process`, or one call for every `chunk` items; a call may take
-        `item_timeout_s` for each of its items. A call that raises, kills its worker or passes its limit is repeated
-        item by item to find the guilty, and then once for all the others together: so outcomes do not depend on
-        which call failed first. What no item can cause (construction fails, LakeError) is raised here as it is.
-        Closing the iterator cancels what is under way. `begun` is called, in a thread, when a worker takes a unit.
+        `item_timeout_s` for each of its items (a processor that says `next_item` is held to it item by item). A call
+        that raises, kills its worker or passes its limit is repeated item by item to find the guilty, and then once for
+        all the others together: so outcomes do not depend on which call failed first. What no item can cause
+        (construction fails, LakeError) is raised here as it is. Closing the iterator cancels what is under way. `begun`
+        is called, in a thread, when a worker takes a unit.
         """
         if not units:
             return
@@ -289,14 +312,13 @@ class WorkerPool:
 
     def _attempt(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         """One call, repeated when its worker dies. Raises _CallFailed, _Cancelled, or what no item can cause."""
-        limit_s = None if job.item_timeout_s is None else job.item_timeout_s * len(items)
         deaths = 0
         while deaths < self.max_attempts - 1:
             self._ready(job, worker)
             try:
-                reply = worker.process(job.key, items, seed, limit_s)
+                reply = worker.process(job.key, items, seed, job.item_timeout_s)
             except _TimedOut as slow:
-                raise _CallFailed(f"took longer than {limit_s:g} s to process and was stopped") from slow
+                raise _CallFailed(f"took longer than {job.item_timeout_s:g} s to process and was stopped") from slow
             except _Died:
                 deaths += 1
                 continue

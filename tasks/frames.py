@@ -12,9 +12,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.lake import Lake
-from tasks.fanout import Outcome
+from tasks.fanout import Outcome, next_item
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.video_reader import Sample, Sampled, VideoError, VideoInfo, probe, read_frames, sample_frames
+from tasks.videos import VideosConfig, content_of
 
 BLOB_SCHEMA = pa.schema([("video", pa.string()), ("frames", pa.list_(pa.binary()))])
 
@@ -69,10 +70,11 @@ class FramesConfig(BaseModel):
 
 @dataclass(frozen=True)
 class FramesSettings:
-    """What a worker needs."""
+    """What a worker needs. `folder`: where the videos are, absolute."""
 
     config: FramesConfig
     lake: Lake
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class FrameReader:
         import decord  # noqa: F401
 
         self.config = settings.config
+        self.folder = settings.folder
         self.blobs = settings.lake.blobs
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing here is random.
@@ -112,7 +115,8 @@ class FrameReader:
 
     def _read(self, item: dict[str, Any]) -> "_Kept | str":
         """A video's row and frames, or the reason why there are none."""
-        path = Path(item["path"])
+        next_item()
+        path = self.folder / item["video"]
         try:
             info = probe(path)
             windows = [
@@ -127,11 +131,15 @@ class FrameReader:
                 min_decodable=self.config.min_decodable,
                 decord=self.config.reader == "auto",
             )
+            if content_of(path)[0] != item["content"]:
+                return "changed while the run was reading it: run again when nothing writes to it"
         except VideoError as error:
             return str(error)
+        except OSError as error:
+            return f"cannot be read ({error.strerror}): it was there when the run began; run again when it is back"
         distinct = dict(sorted(decoded.frames))  # Two answers are one frame only where damage swallowed others.
         row = _row(item, info, windows, dict(zip(asked, [got for got, _ in decoded.frames], strict=True)))
-        return _Kept(row | {"reader": decoded.reader}, list(distinct.values()), decoded.note)
+        return _Kept(row | {"reader": decoded.reader, "decodes": decoded.passes}, list(distinct.values()), decoded.note)
 
     def _encode(self, picture: NDArray[np.uint8]) -> bytes:
         image = Image.fromarray(np.ascontiguousarray(picture))
@@ -147,8 +155,8 @@ class FrameReader:
         return buffer.getvalue()
 
 
-def frames(ctx: RunContext, config: FramesConfig, videos: StageResult) -> StageResult:
-    """Keeps the frames of every video that `videos` found; the table `frames` says where and which."""
+def frames(ctx: RunContext, config: FramesConfig, videos: StageResult, source: VideosConfig) -> StageResult:
+    """Keeps the frames of every video that `videos` found in `source`; the table `frames` says where and which."""
     stage = Stage(
         name="frames",
         table="frames",
@@ -165,17 +173,16 @@ def frames(ctx: RunContext, config: FramesConfig, videos: StageResult) -> StageR
         stage,
         lambda: _items(ctx.lake, videos.ref),
         FrameReader,
-        FramesSettings(config, ctx.lake),
+        FramesSettings(config, ctx.lake, source.place),
         chunk=config.videos_per_blob,
         item_timeout_s=config.timeout_s,
     )
 
 
 def _items(lake: Lake, videos: StageRef) -> list[dict[str, Any]]:
-    found = lake.table(videos.table).read(videos.key, ["item_id", "status", "video", "path", "content"]).to_pylist()
+    found = lake.table(videos.table).read(videos.key, ["item_id", "status", "video", "content"]).to_pylist()
     return [
-        {key: row[key] for key in ("item_id", "video", "path", "content")}
-        | {"identity": [row["video"], row["content"]]}
+        {key: row[key] for key in ("item_id", "video", "content")} | {"identity": [row["video"], row["content"]]}
         for row in found
         if row["status"] == "ok"
     ]

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from models.slots import SlotVocabulary, exact
-
-
-class SlotsConfig(BaseModel):
-    """The words that name facts, to score an answer by the facts in it (see models/slots.py)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    values: dict[str, list[str]] = Field(min_length=1, description="For each slot the words that can fill it.")
-    separator: str = Field("then", description="The word between two parts of an answer.")
 
 
 class UnscorableError(ValueError):
@@ -43,11 +32,8 @@ class Grade:
 class Grader:
     """Grades responses, by slots too where they are configured."""
 
-    def __init__(self, slots: SlotsConfig | None) -> None:
-        self._vocabulary: SlotVocabulary | None = None
-        if slots is not None:
-            values = {name: tuple(words) for name, words in slots.values.items()}
-            self._vocabulary = SlotVocabulary(values, slots.separator)
+    def __init__(self, slots: SlotVocabulary | None) -> None:
+        self._slots = slots
 
     def grade(self, answer: str | None, response: str) -> Grade:
         """The response's grade.
@@ -60,7 +46,7 @@ class Grader:
                 "the instruction has no answer to score against; add one, or leave it out of the split"
             )
         try:
-            slot = self._vocabulary.score(answer, response) if self._vocabulary else None
+            slot = self._slots.score(answer, response) if self._slots else None
         except ValueError as error:
             raise UnscorableError(str(error)) from error
         return Grade(float(exact(answer, response)), slot)

@@ -15,7 +15,7 @@ from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult
-from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
+from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, final_adapter, train
 
 
 class PpoConfig(BaseModel):
@@ -95,7 +95,7 @@ class TrainPolicy(Trainer):
         lm = training.model.load(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
-        reward = RewardModel.load(lm, lake.blobs.folder(_final_blob(lake, training.reward)))
+        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
         prompts = Lazy(questions.rows, questions.prompt)
         truth = None if config.monitor is None else _Truth(questions.rows, config.monitor)
         train_ppo(lm, reward, prompts, config.training, training.seed, LakeJournal(lake, training), truth)
@@ -126,9 +126,3 @@ def _worst(lake: Lake, training: Training) -> dict[str, float]:
     rows = lake.table("metrics").read(training.key, ["name", "value"]).to_pylist()
     names = {"rollout_gap": "rollout_trainer_gap", "unfinished_share": "unfinished_share"}
     return {shown: max(row["value"] for row in rows if row["name"] == name) for name, shown in names.items()}
-
-
-def _final_blob(lake: Lake, training: StageRef) -> str:
-    rows = lake.table(training.table).read(training.key, ["final", "blob"]).to_pylist()
-    (blob,) = (row["blob"] for row in rows if row["final"])
-    return str(blob)

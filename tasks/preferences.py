@@ -26,6 +26,19 @@ Method = Literal["likelihood", "verdict"]
 Candidate = tuple[int, str]
 
 
+class JudgingConfig(BaseModel):
+    """One way to judge."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Its name in tables and in the report.")
+    narrative: bool = Field(description="Whether the judge reads the narrative of the video.")
+    frame_set: str = Field(description="Which of frames.sets the judge is shown.")
+    method: Method = Field(
+        description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
+    )
+
+
 class PreferencesConfig(BaseModel):
     """How the judge compares answers. Arms override method, frame_set and narrative."""
 

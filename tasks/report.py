@@ -8,17 +8,18 @@ import platform
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.slots import SlotVocabulary
 from tasks import report_figures
-from tasks.grading import Grader, SlotsConfig
+from tasks.grading import Grader
 from tasks.report_checks import Check, Economy, checks_of, economy_of
-from tasks.report_data import Arm, Curve, StageRow, arms_of, curves_of, stages_of, working_seconds
+from tasks.report_data import Arm, Curve, Graph, StageRow, arms_of, curves_of, stages_of, working_seconds
 from tasks.report_pairs import Pair, pairs_of
 from tasks.report_plots import dashes
 from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline, points, sign
@@ -65,23 +66,18 @@ class Page:
     checks: list[Check]
     economy: Economy
     usage: Usage | None
-    command: str
-    parameters: dict[str, Any]
-    lake: str
     versions: dict[str, str]
     machine: str
+    command: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    lake: str = ""
 
 
 def report(
     ctx: RunContext,
     config: ReportConfig,
     results: list[StageResult],
-    scores: Mapping[str, StageResult],
-    agreement: StageResult | None,
-    preferences: Mapping[str, StageResult],
-    policies: Mapping[str, StageResult],
-    rewards: Mapping[str, StageResult],
-    sft: StageResult | None,
+    graph: Graph[StageResult],
     usage: Usage | None,
     command: str,
     parameters: dict[str, Any],
@@ -92,47 +88,18 @@ def report(
         ctx: the run.
         config: what is shown.
         results: every stage of the run, in order.
-        scores: the benchmark by label ("base", "sft", arms).
-        agreement: the judges against ground truth.
-        preferences: by arm.
-        policies: by arm.
-        rewards: the reward models by arm.
-        sft: the training that the policy starts from.
+        graph: some of them by their places.
         usage: time and memory of the run; None: not measured.
         command: what reproduces the run.
         parameters: the run's whole configuration, as JSON values.
     """
-    lake = ctx.lake
     portable = without_places(Path.cwd())
-    arms = arms_of(lake, preferences, list(scores), parameters)
-    checkpoints = checkpoints_of(lake, scores, arms)
-    said, notes = headline(checkpoints, arms)
-    trainings = {} if sft is None else {"sft": sft}
-    trainings |= {f"reward {arm}": each for arm, each in rewards.items()}
-    trainings |= {f"policy {arm}": each for arm, each in policies.items()}
-    page = Page(
-        name=ctx.run,
-        seed=ctx.seed,
-        headline=said,
-        notes=notes,
-        arms=arms,
-        checkpoints=checkpoints,
-        policy_curves=curves_of(lake, policies),
-        reward_curves=curves_of(lake, rewards),
-        sft_curves=[] if sft is None else curves_of(lake, {"sft": sft}),
-        conditions=conditions_of(lake, agreement, arms, parameters),
-        pairs=_pairs(lake, arms, preferences, results, parameters, config.pairs),
-        stages=stages_of(lake, ctx.run, results),
-        working_seconds=working_seconds(lake, ctx.run, results),
-        ray_start_seconds=ctx.pool.start_seconds,
-        checks=checks_of(lake, trainings, [each for each in results if each.stage == "candidates"]),
-        economy=economy_of(lake),
-        usage=usage,
+    page = _page(ctx, config, results, graph, usage, parameters)
+    page = replace(
+        page,
         command=portable(command),
         parameters=_map_texts(parameters, portable),
         lake=portable(ctx.lake_root),
-        versions=versions(),
-        machine=machine(),
     )
     run = parameters.get("run") or {}
     folder = Path(run.get("folder") or f"runs/{ctx.run}").absolute()
@@ -140,6 +107,42 @@ def report(
     _write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
     _write(folder / PAGE, render(page, portable))
     return folder / PAGE
+
+
+def _page(
+    ctx: RunContext,
+    config: ReportConfig,
+    results: list[StageResult],
+    graph: Graph[StageResult],
+    usage: Usage | None,
+    parameters: dict[str, Any],
+) -> Page:
+    """What the lake says about the run."""
+    lake = ctx.lake
+    arms = arms_of(lake, graph.preferences, list(graph.scores), parameters)
+    checkpoints = checkpoints_of(lake, graph.scores, arms)
+    said, notes = headline(checkpoints, arms)
+    return Page(
+        name=ctx.run,
+        seed=ctx.seed,
+        headline=said,
+        notes=notes,
+        arms=arms,
+        checkpoints=checkpoints,
+        policy_curves=curves_of(lake, graph.policies),
+        reward_curves=curves_of(lake, graph.rewards),
+        sft_curves=[] if graph.sft is None else curves_of(lake, {"sft": graph.sft}),
+        conditions=conditions_of(lake, graph.agreement, arms, parameters),
+        pairs=_pairs(lake, arms, graph.preferences, results, parameters, config.pairs),
+        stages=stages_of(lake, ctx.run, results),
+        working_seconds=working_seconds(lake, ctx.run, results),
+        ray_start_seconds=ctx.pool.start_seconds,
+        checks=checks_of(lake, graph.trainings, [each for each in results if each.stage == "candidates"]),
+        economy=economy_of(lake),
+        usage=usage,
+        versions=versions(),
+        machine=machine(),
+    )
 
 
 def _pairs(
@@ -152,7 +155,7 @@ def _pairs(
 ) -> list[Pair]:
     stages = {each.stage: each for each in results}
     chosen = [(parameters.get(part) or {}).get("slots") for part in ("agreement", "benchmark")]
-    slots = next((SlotsConfig.model_validate(each) for each in chosen if each), None)
+    slots = next((SlotVocabulary(**each) for each in chosen if each), None)
     return pairs_of(
         lake, arms, preferences, stages.get("instructions"), stages.get("frames"), Grader(slots), count=count
     )

@@ -94,12 +94,15 @@ def _cut_share(lake: Lake, result: StageResult) -> float | None:
 
 
 def economy_of(lake: Lake) -> Economy:
-    """Counts over the whole life of the lake. A row that was copied to another stage key keeps its item key."""
+    """Counts over the whole life of the lake; what a kill cut short left no row and is not in them.
+
+    A row that was copied to another stage key keeps its item key, and counts once.
+    """
     tables = lake.tables()
     if "frames" not in tables:
         return Economy(None)
-    sql = """SELECT count(DISTINCT (video, content, item_key)) AS decodes, count(DISTINCT (video, content)) AS videos
-             FROM frames WHERE status = 'ok'"""
+    sql = """WITH read AS (SELECT DISTINCT video, content, item_key, decodes FROM frames WHERE status = 'ok')
+             SELECT sum(decodes)::DOUBLE AS decodes, count(DISTINCT (video, content)) AS videos FROM read"""
     (row,) = query(lake, sql).to_pylist()
     decodes = row["decodes"] / row["videos"] if row["videos"] else None
     if "visual_tokens" not in tables:

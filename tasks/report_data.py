@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from storage.sql import query
+from tasks.troubles import Trouble, troubles_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,7 +16,30 @@ if TYPE_CHECKING:
     from storage.lake import Lake
     from tasks.stage import StageResult
 
-EXAMPLES = 3
+
+Each = TypeVar("Each")
+
+
+@dataclass(frozen=True)
+class Graph(Generic[Each]):
+    """The stages of a run by their places in it: their results, or futures of them while it is under way."""
+
+    sft: Each | None
+    preferences: Mapping[str, Each]
+    """By arm, as `rewards` and `policies`."""
+    rewards: Mapping[str, Each]
+    policies: Mapping[str, Each]
+    scores: Mapping[str, Each]
+    """The benchmark by label: "base", "sft" and the arms."""
+    agreement: Each | None
+    """The judges against ground truth."""
+
+    @property
+    def trainings(self) -> dict[str, Each]:
+        """All trainings, by a name to show."""
+        supervised = {} if self.sft is None else {"sft": self.sft}
+        rewards = {f"reward {arm}": each for arm, each in self.rewards.items()}
+        return supervised | rewards | {f"policy {arm}": each for arm, each in self.policies.items()}
 
 
 @dataclass(frozen=True)
@@ -46,15 +69,6 @@ class Curve:
     owner: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Items that were quarantined for one reason, given as the first of them has it."""
-
-    reason: str
-    count: int
-    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,7 @@ def stages_of(lake: Lake, run: str, results: Sequence[StageResult]) -> list[Stag
                 first_seconds=first.get(result.key) if result.cached else None,
                 offset=None if span is None or length <= 0 else (span[0] - begin) / length,
                 share=None if span is None or length <= 0 else (span[1] - span[0]) / length,
-                troubles=troubles_of(lake, result),
+                troubles=troubles_of(lake, result.table, result.key) if result.quarantined else (),
             )
         )
     return rows
@@ -189,21 +203,3 @@ def _events(lake: Lake, run: str, keys: list[str]) -> tuple[dict[str, tuple[date
     ends = {row["stage_key"]: (row["at"], row["seconds"]) for row in rows if row["run"] == run and not row["cached"]}
     first = {row["stage_key"]: row["seconds"] for row in reversed(rows) if not row["cached"]}
     return ends, first
-
-
-def troubles_of(lake: Lake, result: StageResult) -> tuple[Trouble, ...]:
-    """Why items of a stage were quarantined, commonest first. Reasons that differ only in the item's name and in
-    numbers are one."""
-    if not result.quarantined:
-        return ()
-    sql = f"""SELECT item_id, any_value(reason) AS reason FROM {result.table}
-              WHERE stage_key = $key AND status = 'quarantined' GROUP BY item_id ORDER BY item_id"""
-    items: dict[str, list[tuple[str, str]]] = {}
-    for row in query(lake, sql, {"key": result.key}).to_pylist():
-        items.setdefault(_general(row["reason"], row["item_id"]), []).append((row["item_id"], row["reason"]))
-    found = [Trouble(same[0][1], len(same), tuple(item for item, _ in same[:EXAMPLES])) for same in items.values()]
-    return tuple(sorted(found, key=lambda trouble: (-trouble.count, trouble.reason)))
-
-
-def _general(reason: str, item: str) -> str:
-    return re.sub(r"\d+(\.\d+)?", "#", reason.replace(item, "…"))

@@ -3,12 +3,10 @@
 import hashlib
 import json
 import logging
-import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +20,7 @@ from storage.lake import Lake
 from storage.tables import Table
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
 from tasks.progress import Progress
+from tasks.troubles import troubles_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,11 @@ class StageRef:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run. Everything but `reuse` and `label` decides the result, and so the key."""
+    """One step of a run. Everything but `reuse` and `label` decides the result, and so the key.
+
+    `attempt` counts how often items that ended quarantined were tried again; the ok rows of the attempt before are
+    copied. `revision` is raised when the stage's code begins to give something else for the same configuration.
+    """
 
     name: str
     table: str
@@ -59,6 +62,8 @@ class Stage:
     prompts: dict[str, str]
     seed: int
     shard_size: int
+    attempt: int = 0
+    revision: int = 1
     reuse: bool = False  # Copy items that stand under another key with the same item_key.
     label: str | None = None  # What tells this stage from its namesakes in a run (an arm, a checkpoint); shown only.
 
@@ -66,9 +71,15 @@ class Stage:
     def key(self) -> str:
         """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
         inputs = [[ref.stage, ref.table, ref.key] for ref in self.inputs]
+        tried = [self.revision, self.attempt]
         return _digest(
-            [self.name, self.table, self.config, inputs, self.model, self.prompts, self.seed, self.shard_size]
+            [self.name, self.table, self.config, inputs, self.model, self.prompts, self.seed, self.shard_size, tried]
         )
+
+    @property
+    def before(self) -> str | None:
+        """Key of the attempt before this one."""
+        return replace(self, attempt=self.attempt - 1).key if self.attempt else None
 
     @property
     def prompt_hash(self) -> str | None:
@@ -80,7 +91,8 @@ class Stage:
         An item may carry `identity` (any JSON): that then stands for its content, whatever blob and row it names.
         """
         content = item.get("identity", item)
-        return _digest([self.name, self.table, self.config, self.prompts, self.model, item["item_id"], content])
+        made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
+        return _digest([*made_by, item["item_id"], content])
 
     def shard_seed(self, shard: int) -> int:
         return derive_seed(self.seed, self.name, shard)
@@ -109,7 +121,10 @@ class StageResult(BaseModel):
 
 @dataclass
 class RunContext:
-    """What all stages of a run share. `max_quarantined` is a fraction of a stage's items."""
+    """What all stages of a run share.
+
+    `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again.
+    """
 
     lake_root: str
     run: str
@@ -117,6 +132,7 @@ class RunContext:
     progress: Progress
     max_quarantined: float
     seed: int
+    retries: int = 0
 
     @cached_property
     def lake(self) -> Lake:
@@ -178,17 +194,13 @@ def run_stage(
     pool and the lake raise.
     """
     began = time.monotonic()
-    found = _complete(ctx.lake, stage)
-    reused, waited = 0, 0.0
-    if found is None:
-        work = _plan(ctx, stage, items())
-        waited = _compute(ctx, work, processor, settings, chunk, item_timeout_s)
-        reused = len(work.copied)
-        found = _account(work)
-    counts = {name: int(found[name]) for name in ("items", "ok", "quarantined")}
-    _check_quarantine(ctx, stage, counts)
-    if "cached" not in found:
-        _record(ctx.lake, stage, ctx.run, counts)
+    done = _finish(ctx, stage, items, processor, settings, chunk, item_timeout_s)
+    while done.counts["quarantined"] and stage.attempt < ctx.retries:
+        _record(ctx, stage, done)
+        stage = replace(stage, attempt=stage.attempt + 1)
+        done = done.then(_finish(ctx, stage, items, processor, settings, chunk, item_timeout_s))
+    _check_quarantine(ctx, stage, done.counts)
+    _record(ctx, stage, done)
     seconds = time.monotonic() - began
     result = StageResult(
         stage=stage.name,
@@ -196,22 +208,47 @@ def run_stage(
         table=stage.table,
         key=stage.key,
         version=ctx.lake.table(stage.table).version(),
-        reused=reused,
+        reused=done.reused,
         seconds=seconds,
-        work_seconds=seconds - waited,
-        cached="cached" in found,
-        **counts,
+        work_seconds=seconds - done.waited,
+        cached=done.cached,
+        **done.counts,
     )
     _log(ctx, result)
     return result
 
 
-def _complete(lake: Lake, stage: Stage) -> dict[str, Any] | None:
-    table = lake.table("stages")
-    if not table.committed(stage.key, [DONE_SHARD]):
-        return None
-    row = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()[0]
-    return {**row, "cached": True}
+@dataclass(frozen=True)
+class _Done:
+    """What the attempts at a stage came to: `counts` of the last; `waited` seconds for Ray and a free worker."""
+
+    counts: dict[str, int]
+    reused: int = 0
+    waited: float = 0.0
+    cached: bool = False
+
+    def then(self, later: "_Done") -> "_Done":
+        """The later attempt; what was waited for counts together."""
+        return replace(later, waited=self.waited + later.waited)
+
+
+def _finish(
+    ctx: RunContext,
+    stage: Stage,
+    items: Callable[[], list[Item]],
+    processor: type,
+    settings: Any,
+    chunk: int | None,
+    item_timeout_s: float | None,
+) -> _Done:
+    """One attempt at a stage's items, unless it stands complete in the lake."""
+    table = ctx.lake.table("stages")
+    if table.committed(stage.key, [DONE_SHARD]):
+        (counts,) = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()
+        return _Done(counts, cached=True)
+    work = _plan(ctx, stage, items())
+    waited = _compute(ctx, work, processor, settings, chunk, item_timeout_s)
+    return _Done(_account(work), reused=len(work.copied), waited=waited)
 
 
 def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
@@ -226,12 +263,16 @@ def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
     keys = {item["item_id"]: stage.item_key(item) for item in ordered}
     shards = [ordered[start : start + stage.shard_size] for start in range(0, len(ordered), stage.shard_size)]
     table = ctx.lake.table(stage.table)
-    return _Work(stage, table, ctx.run, shards, _copies(table, stage, keys) if stage.reuse else {}, keys)
+    copied = _copies(table, stage, keys) if stage.reuse or stage.attempt else {}
+    return _Work(stage, table, ctx.run, shards, copied, keys)
 
 
 def _copies(table: Table, stage: Stage, keys: dict[str, str]) -> dict[str, list[Item]]:
-    """Rows of items that stand ok, with the same item_key, under another stage key: by item id."""
-    known = table.read(columns=["stage_key", "item_key", "status"])
+    """Rows of items that stand ok, with the same item_key, under another stage key: by item id.
+
+    A stage without `reuse` copies from its own attempt before alone.
+    """
+    known = table.read(None if stage.reuse else stage.before, columns=["stage_key", "item_key", "status"])
     usable = known.filter(pc.and_(pc.equal(known["status"], "ok"), pc.not_equal(known["stage_key"], stage.key)))
     usable = usable.filter(pc.is_in(usable["item_key"], pa.array(keys.values(), pa.string())))
     owner = dict(
@@ -294,36 +335,24 @@ def _account(work: _Work) -> dict[str, Any]:
 def _check_quarantine(ctx: RunContext, stage: Stage, counts: dict[str, int]) -> None:
     if counts["quarantined"] <= ctx.max_quarantined * counts["items"]:
         return
-    rows = ctx.lake.table(stage.table).read(stage.key, ["item_id", "status", "reason"]).to_pylist()
+    troubles = "; ".join(map(str, troubles_of(ctx.lake, stage.table, stage.key)[:3]))
     raise QuarantineError(
         f"Stage {stage.name}: {counts['quarantined']} of {counts['items']} items are quarantined, more than "
-        f"max_quarantined {ctx.max_quarantined:g} allows. {_commonest(rows)} Mend or remove these items, or raise "
-        "max_quarantined; what is done is kept."
+        f"max_quarantined {ctx.max_quarantined:g} allows. Commonest reasons: {troubles}. Mend or remove these items "
+        f"and run again; run.retries={ctx.retries + 1} tries them once more as they are (a time limit, memory), and "
+        "run.max_quarantined lets more of them pass. What is done is kept."
     )
 
 
-def _commonest(rows: list[Item]) -> str:
-    """The three commonest reasons, those that differ only in numbers taken as one, each with an item."""
-    examples: dict[str, Item] = {}
-    kinds: Counter[str] = Counter()
-    for row in rows:
-        if row["status"] == "quarantined":
-            kind = re.sub(r"\d+(\.\d+)?", "#", row["reason"])
-            kinds[kind] += 1
-            examples.setdefault(kind, row)
-    shown = [
-        f"{count} x such as {examples[kind]['item_id']}: {examples[kind]['reason']}"
-        for kind, count in kinds.most_common(3)
-    ]
-    return "Commonest reasons: " + "; ".join(shown) + "."
-
-
-def _record(lake: Lake, stage: Stage, run: str, counts: dict[str, int]) -> None:
+def _record(ctx: RunContext, stage: Stage, done: _Done) -> None:
+    """Writes down that the stage is complete, unless that stands there."""
+    if done.cached:
+        return
     row = {
         "item_id": stage.key,
         "status": "ok",
         "item_key": stage.key,
-        "run": run,
+        "run": ctx.run,
         "model": stage.model,
         "prompt_hash": stage.prompt_hash,
         "seed": stage.seed,
@@ -332,9 +361,9 @@ def _record(lake: Lake, stage: Stage, run: str, counts: dict[str, int]) -> None:
         # Without their versions, which count the commits of all runs and so are no content; the event log has them.
         "inputs": _canonical([{"stage": ref.stage, "table": ref.table, "key": ref.key} for ref in stage.inputs]),
         "output_table": stage.table,
-        **counts,
+        **done.counts,
     }
-    lake.table("stages").commit_shard([row], stage_key=stage.key, shard=DONE_SHARD)
+    ctx.lake.table("stages").commit_shard([row], stage_key=stage.key, shard=DONE_SHARD)
 
 
 def _log(ctx: RunContext, result: StageResult) -> None:

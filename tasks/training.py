@@ -167,6 +167,13 @@ def checkpoint_row(
     }
 
 
+def final_adapter(lake: Lake, training: StageRef) -> str:
+    """The blob of the adapter that a training stage ended with."""
+    rows = lake.table(training.table).read(training.key, columns=["final", "blob"]).to_pylist()
+    (blob,) = (row["blob"] for row in rows if row["final"])
+    return str(blob)
+
+
 class Trainer(ABC):
     """A processor whose one item is a training: what goes wrong concerns the stage, not an item."""
 

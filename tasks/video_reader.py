@@ -1,7 +1,7 @@
 """Sampling a video by time, and decoding just the frames that the samples show."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -14,6 +14,8 @@ __all__ = ["Decoded", "Sample", "Sampled", "VideoError", "VideoInfo", "probe", "
 
 Kept = TypeVar("Kept")
 Picture = NDArray[np.uint8]  # [height, width, 3], RGB, upright
+_Reader = Callable[[Path, VideoInfo, Sequence[int], Callable[[Picture], Kept]], Iterator[tuple[int, Kept]]]
+WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})  # A seek lands beside its aim, and the file is read a second time.
 SAME_S = 1e-7  # Two times closer than this are one: the rounding of seconds, far below any frame's length.
 
 
@@ -48,6 +50,7 @@ class Decoded(Generic[Kept]):
     reader: Literal["decord", "pyav"]
     intact: int  # frames of the file that decode without an error, as far as reading had to find out
     note: str | None = None
+    passes: int = 1  # readers that went through the file, the one that gave these frames included
 
 
 class _CannotSay(Exception):
@@ -97,26 +100,19 @@ def read_frames(
     `min_decodable` of the file's frames decode without errors; above that the result's note says what is missing.
     PyAV notices flawed pictures; decord passes them on, and only notices packets that do not decode at all.
     """
-    whole = len(info.pts) == info.expected
-    if decord and whole and info.decord_doubt is None:
+    fast: list[tuple[_Reader[Kept], Literal["decord", "pyav"], type[Exception]]] = []
+    if len(info.pts) == info.expected:
+        if decord and info.decord_doubt is None:
+            # decord raises DECORDError, RuntimeError, IndexError ...: whatever it is, PyAV decides.
+            fast.append((_with_decord, "decord", Exception))
+        if not info.by_order and info.container not in WITHOUT_INDEX:
+            fast.append((_with_seeks, "pyav", _CannotSay))
+    for passes, (read, reader, gives_up) in enumerate(fast, start=1):
         try:
-            return Decoded(list(_with_decord(path, info, indices, keep)), "decord", info.expected)
-        except Exception:  # decord raises DECORDError, RuntimeError, IndexError ...: whatever it is, PyAV decides.
-            return _with_pyav(path, info, indices, keep, min_decodable)
-    if whole:
-        return _with_pyav(path, info, indices, keep, min_decodable)
-    return _through(path, info, indices, keep, min_decodable)
-
-
-def _with_pyav(
-    path: Path, info: VideoInfo, indices: Sequence[int], keep: Callable[[Picture], Kept], min_decodable: float
-) -> Decoded[Kept]:
-    if not info.by_order:
-        try:
-            return Decoded(list(_with_seeks(path, info, indices, keep)), "pyav", info.expected)
-        except _CannotSay:
-            return _through(path, info, indices, keep, min_decodable)
-    return _through(path, info, indices, keep, min_decodable)
+            return Decoded(list(read(path, info, indices, keep)), reader, info.expected, passes=passes)
+        except gives_up:
+            continue
+    return replace(_through(path, info, indices, keep, min_decodable), passes=len(fast) + 1)
 
 
 def _with_decord(

@@ -27,6 +27,11 @@ class VideosConfig(BaseModel):
 
     folder: str = Field(min_length=1, description="Folder with the video files; its sub-folders count too.")
 
+    @property
+    def place(self) -> Path:
+        """The absolute folder."""
+        return Path(self.folder).expanduser().absolute()
+
 
 class VideoLister:
     """Processor: turns what the scan found into rows; a file that could not be read is quarantined."""
@@ -39,24 +44,25 @@ class VideoLister:
     def _outcome(self, item: dict[str, Any]) -> Outcome:
         if item["content"] is None:
             return Outcome(item["item_id"], None, item["reason"])
-        columns = {key: item[key] for key in ("video", "path", "content", "bytes")}
+        columns = {key: item[key] for key in ("video", "content", "bytes")}
         return Outcome(item["item_id"], [columns])
 
 
 def videos(ctx: RunContext, config: VideosConfig) -> StageResult:
     """Lists the folder's videos in the table `videos`.
 
-    The files' hashes are part of the stage's key: a file that is added or changed makes a new version of the list.
+    The files' names in the folder and their hashes are the stage's key: a file that is added or changed makes a new
+    version of the list, a folder that moves does not.
     Raises StageError for a folder that is missing, unreadable or without videos.
     """
-    folder = Path(config.folder).expanduser().absolute()
+    folder = config.place
     files = list_videos(folder)
     items = _hash_all(folder, files, ctx.progress)
     listing = [[item["video"], item["content"]] for item in items]
     stage = Stage(
         name="videos",
         table="videos",
-        config={"folder": str(folder), "listing": hashlib.sha256(repr(listing).encode()).hexdigest()},
+        config={"listing": hashlib.sha256(repr(listing).encode()).hexdigest()},
         inputs=(),
         model=None,
         prompts={},
@@ -104,10 +110,15 @@ def _hash_all(folder: Path, files: list[Path], progress: Progress) -> list[dict[
 
 def _hash(folder: Path, path: Path) -> dict[str, Any]:
     video = path.relative_to(folder).as_posix()
-    item = {"item_id": video, "video": video, "path": str(path), "content": None, "bytes": None, "reason": None}
+    item = {"item_id": video, "video": video, "content": None, "bytes": None, "reason": None}
     try:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-            return {**item, "content": content, "bytes": file.tell()}
+        content, size = content_of(path)
+        return {**item, "content": content, "bytes": size}
     except OSError as error:
         return {**item, "reason": f"cannot be read ({error.strerror}): give this user access to it, or remove it"}
+
+
+def content_of(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file's bytes, and how many they are. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()

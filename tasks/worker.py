@@ -1,5 +1,6 @@
 """What runs inside one Ray worker process: built processors, kept between calls."""
 
+import faulthandler
 import hashlib
 import os
 import pickle
@@ -51,6 +52,31 @@ class StageFailure(RuntimeError):
     """A stage cannot go on, whatever its items: it is neither repeated nor written down as a quarantine."""
 
 
+class _Watchdog:
+    """Ends this process when an item takes too long, even inside native code that holds the interpreter's lock."""
+
+    limit_s: float | None = None
+
+    def feed(self) -> None:
+        if self.limit_s is not None:
+            faulthandler.dump_traceback_later(self.limit_s, exit=True)
+
+    def rest(self) -> None:
+        self.limit_s = None
+        faulthandler.cancel_dump_traceback_later()
+
+
+_watchdog = _Watchdog()
+
+
+def next_item() -> None:
+    """A processor says that it begins another item of its call: the item's time limit starts anew.
+
+    Without it the limit counts for the whole call, as many times as there are items.
+    """
+    _watchdog.feed()
+
+
 class WorkerProcess:
     """The Ray actor. Knows no stage: processors arrive pickled and stay loaded until the driver evicts them."""
 
@@ -79,14 +105,17 @@ class WorkerProcess:
             sys.modules["torch"].set_num_threads(1)
         return None
 
-    def process(self, key: str, items: list[dict[str, Any]], seed: int) -> Reply:
-        """Runs the processor `key` over `items`."""
+    def process(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None = None) -> Reply:
+        """Runs the processor `key` over `items`; the process ends when one that says `next_item` passes the limit."""
+        _watchdog.limit_s = item_timeout_s
         try:
             outcomes = self._processors[key].process(items, seed)
         except (LakeError, ProcessorError, StageFailure) as error:
             return Reply(fatal=portable(error))
         except Exception as error:
             return Reply(failure=f"{type(error).__name__}: {error}".rstrip(": "))
+        finally:
+            _watchdog.rest()
         wrong = contract_breach(items, outcomes)
         return (
             Reply(fatal=ProcessorError(f"{type(self._processors[key]).__name__}: {wrong}"))

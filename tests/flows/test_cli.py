@@ -22,7 +22,7 @@ BLOB, KEYS = "ab" * 32, {"videos": "1" * 16, "frames": "2" * 16, "sft": "3" * 16
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """What a run leaves: videos -> frames -> sft, one video quarantined."""
     lake = Lake(tmp_path_factory.mktemp("runs") / "lake")
-    _rows(lake, "videos", [{"item_id": name, "video": name, "path": name, "content": "c", "bytes": 1} for name in "ab"])
+    _rows(lake, "videos", [{"item_id": name, "video": name, "content": "c", "bytes": 1} for name in "ab"])
     good = {"item_id": "a", "video": "a", "content": "c", "timestamps": [0.1, 0.2, 0.3]}
     bad = {"item_id": "b", "status": "quarantined", "reason": "no video stream in it"}
     _rows(lake, "frames", [good, bad])
@@ -66,7 +66,7 @@ def test_status_says_what_is_there_what_ran_and_what_was_quarantined(lake: Lake)
     said = run("status", lake.root)
     assert "frames" in said
     assert "finished" in said
-    assert "frames: 1 quarantined, such as b: no video stream in it" in said
+    assert "frames: quarantined 1 x such as b: no video stream in it" in said
 
 
 def test_status_of_an_empty_lake(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Maker:
         return result
 
     def videos(self) -> None:
-        rows = [{"item_id": v, "video": v, "path": v, "content": f"c{v}", "bytes": 3500} for v in self.scenes]
+        rows = [{"item_id": v, "video": v, "content": f"c{v}", "bytes": 3500} for v in self.scenes]
         self.write("videos", "videos", rows, 0.6)
 
     def frames(self) -> None:
@@ -101,6 +101,7 @@ class Maker:
                 "content": f"c{video}",
                 "blob": blob,
                 "row": place,
+                "decodes": 1,
                 "timestamps": [0.0625 + 0.25 * k for k in range(8)],
                 "sets": sets,
             }

@@ -17,7 +17,7 @@ from miniature.world import QUESTIONS, render
 from models.settings import LoraSettings, Sampling
 from models.slots import exact
 from models.video_lm import VideoLM
-from tasks.benchmark import BenchmarkConfig, benchmark, benchmark_model, paired_difference, summarise
+from tasks.benchmark import BenchmarkConfig, benchmark, paired_difference, summarise
 from tasks.fanout import WorkerPool
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
@@ -75,7 +75,7 @@ def instructions(ctx: RunContext) -> StageResult:
 def test_every_question_is_answered_greedily_and_sampled_and_scored(
     ctx: RunContext, instructions: StageResult, tokens: StageResult, base: ModelRef
 ) -> None:
-    result = benchmark_model(ctx, config(), instructions, tokens, "base", base)
+    result = benchmark(ctx, config(), instructions, tokens, "base", base)
     assert (result.items, result.ok, result.label) == (2 * len(QUESTIONS), 2 * len(QUESTIONS), "benchmark base")
     lm = VideoLM.load(base.name)
     for item, rows in rows_of(ctx.lake, result).items():
@@ -102,7 +102,8 @@ def test_every_checkpoint_is_scored_on_the_same_items_and_on_its_own(
         torch.nn.init.normal_(weight, std=0.3)
     lm.save_adapter("policy", tmp_path / "adapter", base=base.name)
     tuned = replace(base, adapter=ctx.lake.blobs.put_folder(tmp_path / "adapter"))
-    results = benchmark(ctx, config(limit=7), instructions, tokens, {"base": base, "tuned": tuned})
+    models = {"base": base, "tuned": tuned}
+    results = {name: benchmark(ctx, config(limit=7), instructions, tokens, name, lm) for name, lm in models.items()}
     rows = {label: rows_of(ctx.lake, result) for label, result in results.items()}
     assert sorted(rows["base"]) == sorted(rows["tuned"])
     assert len(rows["base"]) == 7
@@ -113,14 +114,15 @@ def test_every_checkpoint_is_scored_on_the_same_items_and_on_its_own(
         prompt = lm.prompt(QUESTIONS[int(question)].text, shown)
         assert greedy["response"] == lm.generate([prompt], Sampling(temperature=0, max_new_tokens=6))[0][0].text
     assert any(rows["tuned"][item][0]["response"] != rows["base"][item][0]["response"] for item in rows["base"])
-    again = benchmark(ctx, config(limit=7), instructions, tokens, {"base": base, "tuned": tuned, "new": tuned})
-    assert {label: result.cached for label, result in again.items()} == {"base": True, "tuned": True, "new": False}
+    again = benchmark(ctx, config(limit=7), instructions, tokens, "tuned", tuned)
+    new = benchmark(ctx, config(limit=7), instructions, tokens, "new", tuned)
+    assert (again.cached, new.cached) == (True, False)
 
 
 def test_a_response_cut_by_the_limit_is_counted(
     ctx: RunContext, instructions: StageResult, tokens: StageResult, base: ModelRef
 ) -> None:
-    result = benchmark_model(ctx, config(), instructions, tokens, "base", base)
+    result = benchmark(ctx, config(), instructions, tokens, "base", base)
     rows = [each for both in rows_of(ctx.lake, result).values() for each in both]
     cut = sum(not each["finished"] for each in rows)
     assert cut > 0
@@ -138,13 +140,13 @@ def test_what_cannot_be_scored_is_quarantined_with_its_reason(
         asked("no tokens", "gone.mp4", "what happens first?", "a red circle grows."),
     ]
     instructions = committed(ctx.lake.table("instructions"), rows, "instructions1")
-    found = rows_of(ctx.lake, benchmark_model(ctx, config(), instructions, tokens, "base", base))
+    found = rows_of(ctx.lake, benchmark(ctx, config(), instructions, tokens, "base", base))
     assert [each["kind"] for each in found["fine"]] == ["other", "other"]
     reasons = {item: each[0]["reason"] for item, each in found.items() if each[0]["status"] == "quarantined"}
     assert "has no answer to score against" in reasons["no answer"]
     assert "list its words under the benchmark's slots" in reasons["no slots"]
     assert "gone.mp4 has no visual tokens" in reasons["no tokens"]
-    without = rows_of(ctx.lake, benchmark_model(ctx, config(slots=None), instructions, tokens, "base", base))
+    without = rows_of(ctx.lake, benchmark(ctx, config(slots=None), instructions, tokens, "base", base))
     assert [each["slot"] for each in without["no slots"]] == [None, None]
 
 
@@ -152,7 +154,7 @@ def test_a_split_without_questions_is_an_error_that_names_the_others(
     ctx: RunContext, instructions: StageResult, tokens: StageResult, base: ModelRef
 ) -> None:
     with pytest.raises(ValueError, match=r"'test' holds no usable instruction; splits that do: benchmark, rl"):
-        benchmark_model(ctx, config(split="test"), instructions, tokens, "base", base)
+        benchmark(ctx, config(split="test"), instructions, tokens, "base", base)
 
 
 @pytest.mark.parametrize("wrong", [{"greedy": {"temperature": 1}}, {"sampled": {"temperature": 0}}, {"slots": {}}])

@@ -74,7 +74,8 @@ def test_from_an_mp4_to_its_narrative(ctx: RunContext, tmp_path: Path) -> None:
         encode(render(scene), tmp_path / video)
     sets = ({"name": "clips", "n": 4, "clips": 2},)
     config = FramesConfig.model_validate({"sets": sets, "image_format": "png"})
-    kept = frames(ctx, config, videos(ctx, VideosConfig(folder=str(tmp_path / "scenes"))))
+    source = VideosConfig(folder=str(tmp_path / "scenes"))
+    kept = frames(ctx, config, videos(ctx, source), source)
     seen = visual_tokens(ctx, VisualTokensConfig(), kept, base_model())
     told = rows_of(ctx.lake, captions(ctx, _config(), seen, base_model()))
     truths = {video: [Question("clip", n).answer(scene) for n in (0, 1)] for video, scene in VIDEOS.items()}

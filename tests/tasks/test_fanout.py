@@ -1,3 +1,4 @@
+import ctypes
 import os
 import signal
 import threading
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from storage.errors import LakeError
-from tasks.fanout import Outcome, ProcessorError, Unit, WorkerPool
+from tasks.fanout import Outcome, ProcessorError, Unit, WorkerPool, next_item
 
 
 class Square:
@@ -30,9 +31,21 @@ class Square:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 time.sleep(600)
+            case "slow":
+                time.sleep(1)
             case "lake":
                 raise LakeError("the lake at /nowhere is full: free space, then run the same command")
         return {"square": item["n"] ** 2, "seed": seed, "together": together}
+
+
+class Counted(Square):
+    """Says when it begins an item; a hang holds the interpreter's lock, as native code may."""
+
+    def row(self, item: dict[str, Any], seed: int, together: int) -> dict[str, Any]:
+        next_item()
+        if item.get("do") == "hang":
+            ctypes.PyDLL(None).sleep(600)
+        return super().row(item, seed, together)
 
 
 class Sloppy:
@@ -121,6 +134,19 @@ def test_a_hanging_item_is_stopped_and_quarantined(pool: WorkerPool) -> None:
     given = collect(pool, units(1, 3, i002="hang"), item_timeout_s=5.0)  # a loaded machine may take seconds to begin
     assert given["002"] == "took longer than 5 s to process and was stopped"
     assert [given["000"][0]["square"], given["001"][0]["square"]] == [0, 1]
+
+
+def test_a_hanging_item_among_many_is_stopped_after_its_own_limit(pool: WorkerPool) -> None:
+    """Eighty times the limit would pass the time that a test may take."""
+    given = collect(pool, units(1, 80, i017="hang"), processor=Counted, item_timeout_s=5.0)
+    assert given.pop("017") == "took longer than 5 s to process and was stopped"
+    assert {rows[0]["together"] for rows in given.values()} == {79}
+
+
+def test_a_limit_counts_from_item_to_item(pool: WorkerPool) -> None:
+    given = collect(pool, units(1, 3, i000="slow", i001="slow", i002="slow"), processor=Counted, item_timeout_s=1.5)
+    assert all(isinstance(rows, list) for rows in given.values())
+    assert collect(pool, units(1, 2), processor=Counted, item_timeout_s=None)["001"][0]["square"] == 1
 
 
 def test_chunks_have_their_own_seed_and_limit(pool: WorkerPool) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from pydantic import ValidationError
 
 from storage.lake import Lake
 from storage.rows import row_digest
-from tasks.fanout import Outcome, Unit, WorkerPool
+from tasks.fanout import Unit, WorkerPool
 from tasks.frames import FrameReader, FramesConfig, FrameSet, FramesSettings, frames
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
-from tasks.videos import VideosConfig, videos
+from tasks.videos import VideosConfig, content_of, videos
 
 SETS = (
     FrameSet(name="policy", n=8),
@@ -51,8 +52,8 @@ def clips(test_data: Path) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def done(test_data: Path, pool: WorkerPool, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunContext, StageResult]:
     ctx = context(tmp_path_factory.mktemp("lake"), pool)
-    listed = videos(ctx, VideosConfig(folder=str(test_data / "clips")))
-    return ctx, frames(ctx, EXACT, listed)
+    source = VideosConfig(folder=str(test_data / "clips"))
+    return ctx, frames(ctx, EXACT, videos(ctx, source), source)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_the_rows_say_what_the_clips_are(rows: dict[str, dict[str, Any]], clips:
             assert row["rotation"] == clip["rotation"], name
             assert row["fps"] == pytest.approx(clip["fps"], rel=1e-3), name
             assert row["duration"] == pytest.approx(clip["duration"], abs=0.06), name
-            assert row["reason"] is None
+            assert (row["reason"], row["decodes"]) == (None, 1)
             assert max(row["frame_index"]) < clip["frames"]
 
 
@@ -155,7 +156,8 @@ def test_one_worker_keeps_what_two_keep(pool: WorkerPool, films: Path, tmp_path:
         for workers in (pool, single):
             ctx = context(tmp_path / f"lake-{workers.workers}", workers)
             config = EXACT.model_copy(update={"shard_size": 2})
-            result = frames(ctx, config, videos(ctx, VideosConfig(folder=str(films))))
+            source = VideosConfig(folder=str(films))
+            result = frames(ctx, config, videos(ctx, source), source)
             tables.append(ctx.lake.table("frames").read(result.key))
     assert tables[0].num_rows == 4
     assert row_digest(tables[0]) == row_digest(tables[1])
@@ -163,17 +165,18 @@ def test_one_worker_keeps_what_two_keep(pool: WorkerPool, films: Path, tmp_path:
 
 def test_only_new_videos_are_decoded_again(pool: WorkerPool, films: Path, tmp_path: Path) -> None:
     ctx = context(tmp_path / "lake", pool)
-    config = VideosConfig(folder=str(films))
-    first = frames(ctx, EXACT, videos(ctx, config))
+    source = VideosConfig(folder=str(films))
+    first = frames(ctx, EXACT, videos(ctx, source), source)
     film(films / "d.mp4", 30)
-    second = frames(ctx, EXACT, videos(ctx, config))
+    second = frames(ctx, EXACT, videos(ctx, source), source)
     assert (first.ok, second.ok, second.reused) == (3, 4, 3)
 
 
 def test_frames_shrink_to_the_longest_side(pool: WorkerPool, films: Path, tmp_path: Path) -> None:
     ctx = context(tmp_path / "lake", pool)
     small = EXACT.model_copy(update={"max_side": 80, "image_format": "jpeg"})
-    result = frames(ctx, small, videos(ctx, VideosConfig(folder=str(films))))
+    source = VideosConfig(folder=str(films))
+    result = frames(ctx, small, videos(ctx, source), source)
     row = ctx.lake.table("frames").read(result.key).to_pylist()[0]
     assert {picture.shape for picture in kept(ctx.lake, row).values()} == {(24, 80, 3)}
     assert (row["width"], row["height"]) == (160, 48)
@@ -182,24 +185,40 @@ def test_frames_shrink_to_the_longest_side(pool: WorkerPool, films: Path, tmp_pa
 class Stuck(FrameReader):
     """A decoder that hangs on one file, as decord is known to do."""
 
-    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
-        if any(item["item_id"] == "b.mp4" for item in items):
-            import time
-
+    def _encode(self, picture: NDArray[np.uint8]) -> bytes:
+        if self.reading == "b.mp4":
             time.sleep(600)
-        return super().process(items, seed)
+        return super()._encode(picture)
+
+    def _read(self, item: dict[str, Any]) -> Any:
+        self.reading = item["item_id"]
+        return super()._read(item)
+
+
+def listed(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"item_id": path.name, "video": path.name, "content": content_of(path)[0]} for path in sorted(folder.iterdir())
+    ]
 
 
 def test_a_decoder_that_hangs_costs_its_video_only(pool: WorkerPool, films: Path, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
-    items = [
-        {"item_id": path.name, "video": path.name, "path": str(path), "content": ""} for path in sorted(films.iterdir())
-    ]
-    settings = FramesSettings(EXACT, lake)
-    ((_, outcomes),) = pool.run(Stuck, settings, [Unit(0, items, 1)], item_timeout_s=3)
+    settings = FramesSettings(EXACT, lake, films)
+    ((_, outcomes),) = pool.run(Stuck, settings, [Unit(0, listed(films), 1)], item_timeout_s=3)
     assert [outcome.reason for outcome in outcomes] == [None, "took longer than 3 s to process and was stopped", None]
     found = [kept(lake, outcome.rows[0]) for outcome in outcomes if outcome.rows]
     assert all(number_in(picture) == index for pictures in found for index, picture in pictures.items())
+
+
+def test_a_video_that_changes_or_goes_after_it_was_listed_says_so(films: Path, tmp_path: Path) -> None:
+    items = listed(films)
+    (films / "a.mp4").unlink()
+    film(films / "b.mp4", 31)
+    outcomes = FrameReader(FramesSettings(EXACT, Lake(tmp_path / "lake"), films)).process(items, seed=0)
+    gone, changed, same = (outcome.reason or "" for outcome in outcomes)
+    assert gone == "the file is gone: put it back, or take it off the list"
+    assert changed == "changed while the run was reading it: run again when nothing writes to it"
+    assert not same
 
 
 def test_a_bad_configuration_is_refused() -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tasks.intervals import Interval
 from tasks.progress import SilentProgress
 from tasks.report import ReportConfig, duration, report, without_places
 from tasks.report_checks import checks_of, economy_of
-from tasks.report_data import Arm
+from tasks.report_data import Arm, Graph
 from tasks.report_pairs import data_address, pairs_of
 from tasks.report_scores import Checkpoint, headline, points
 from tasks.stage import RunContext, StageResult
@@ -65,19 +66,23 @@ def write(made: report_lake.Made, folder: Path, **changes: Any) -> tuple[str, di
     """Page and summary of a run with everything, or with what `changes` replaces."""
     ctx = RunContext(made.lake.root, "demo", WorkerPool(1), SilentProgress(), 0.05, 0)  # never started
     made.parameters["run"]["folder"] = str(folder)
+    graph = Graph(
+        sft=made.results["sft/sft"],
+        preferences=made.of("preferences"),
+        rewards=made.of("reward_model"),
+        policies=made.of("policy"),
+        scores=made.of("benchmark"),
+        agreement=made.results["agreement"],
+    )
     given: dict[str, Any] = {
         "results": list(made.results.values()),
-        "scores": made.of("benchmark"),
-        "agreement": made.results["agreement"],
-        "preferences": made.of("preferences"),
-        "policies": made.of("policy"),
-        "rewards": made.of("reward_model"),
-        "sft": made.results["sft/sft"],
+        "graph": graph,
         "usage": USAGE,
         "command": "rlaif run --preset miniature run.seed=0",
         "parameters": made.parameters,
     }
-    path = report(ctx, ReportConfig(), **given | changes)
+    places = {name: changes.pop(name) for name in [*changes] if name not in given}
+    path = report(ctx, ReportConfig(), **given | {"graph": replace(graph, **places)} | changes)
     return path.read_text(), json.loads((path.parent / "summary.json").read_text())
 
 
@@ -289,10 +294,11 @@ def test_headline_without_sft_or_arm() -> None:
 
 
 def chosen(made: report_lake.Made, count: int = 12) -> list[Any]:
-    from tasks.grading import Grader, SlotsConfig
+    from models.slots import SlotVocabulary
+    from tasks.grading import Grader
     from tasks.report_data import arms_of
 
-    slots = SlotsConfig.model_validate(made.parameters["agreement"]["slots"])
+    slots = SlotVocabulary(**made.parameters["agreement"]["slots"])
     run = made.results
     judged = made.of("preferences")
     known = arms_of(made.lake, judged, [], made.parameters)
@@ -344,7 +350,7 @@ def test_truncated_candidates_and_a_wide_gap_fail_their_checks(tmp_path: Path) -
     assert checks["adapter_canary"].passed is True
 
 
-def test_a_copied_row_is_no_second_decode_but_another_item_key_is(tmp_path: Path) -> None:
+def test_a_copied_row_is_no_second_decode_but_another_item_key_or_reader_is(tmp_path: Path) -> None:
     maker = report_lake.Maker(tmp_path / "lake", videos=4, per_video=1, steps=3)
     maker.frames()
     maker.visual_tokens()
@@ -357,6 +363,9 @@ def test_a_copied_row_is_no_second_decode_but_another_item_key_is(tmp_path: Path
     again = [{**row, "item_key": "other"} for row in rows[:2]]
     lake.table("frames").commit_shard(again, stage_key="again", shard=0)
     assert economy_of(lake).decodes_per_video == 1.5
+    twice = [{**rows[0], "item_key": "third", "decodes": 2}]
+    lake.table("frames").commit_shard(twice, stage_key="twice", shard=0)
+    assert economy_of(lake).decodes_per_video == 2.0
     assert list(economy_of(lake).tower_passes.values()) == [1.0]
 
 

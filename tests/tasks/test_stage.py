@@ -111,6 +111,8 @@ def test_a_complete_stage_is_not_done_again(ctx: RunContext, tmp_path: Path) -> 
         {"shard_size": 5},
         {"inputs": (replace(INPUT, key="abd"),)},
         {"name": "captions_2"},
+        {"attempt": 1},
+        {"revision": 2},
     ],
 )
 def test_whatever_changes_the_result_changes_the_key(changes: dict[str, Any]) -> None:
@@ -183,6 +185,30 @@ def test_too_many_quarantined_items_stop_the_run_with_the_reasons(ctx: RunContex
     assert not list((tmp_path / "later").iterdir()), "what is done is kept"
     with pytest.raises(QuarantineError):
         run(strict, tmp_path / "again")
+
+
+def test_a_retry_tries_what_is_quarantined_and_nothing_else(ctx: RunContext, tmp_path: Path) -> None:
+    before = run(ctx, tmp_path / "first", refuse=["v03", "v05"])
+    again = replace(ctx, retries=1)
+    after = run(again, tmp_path / "second", refuse=["v05"])
+    assert (after.ok, after.quarantined, after.reused, after.cached) == (9, 1, 8, False)
+    assert sorted(path.name for path in (tmp_path / "second").iterdir()) == ["v03", "v05"]
+    assert after.key != before.key
+    old, new = (ctx.lake.table("captions").read(key).to_pylist() for key in (before.key, after.key))
+    assert [row["narrative"] for row in old[:3]] == [row["narrative"] for row in new[:3]]
+    assert run(again, tmp_path / "third", refuse=[]).ref.key == after.key, "an attempt counts once"
+    assert run(ctx, tmp_path / "third").key == before.key, "without retries the run is what it was"
+    assert not list((tmp_path / "third").iterdir())
+    healed = run(replace(ctx, retries=5), tmp_path / "fourth")
+    assert (healed.ok, healed.quarantined) == (10, 0)
+    assert [path.name for path in (tmp_path / "fourth").iterdir()] == ["v05"]
+
+
+def test_a_retry_comes_before_the_quarantine_limit(ctx: RunContext, tmp_path: Path) -> None:
+    strict = replace(ctx, max_quarantined=0.1)
+    with pytest.raises(QuarantineError, match=r"run\.retries=1 tries them once more"):
+        run(strict, tmp_path / "seen", refuse=["v03", "v05"])
+    assert run(replace(strict, retries=1), tmp_path / "again").quarantined == 0
 
 
 def test_items_without_an_id_of_their_own_are_refused(ctx: RunContext) -> None:

@@ -48,6 +48,7 @@ def test_the_frames_asked_are_the_frames_given(name: str, decord: bool, tmp_path
     decoded = read_frames(path, info, asked, number_in, decord=decord)
     assert decoded.frames == [(index, index) for index in asked]
     assert decoded.reader == ("decord" if decord and name in WITH_DECORD else "pyav")
+    assert decoded.passes == 1
     assert info.shown_size == (160, 48)
     assert decoded.note is None
 
