@@ -83,8 +83,8 @@ class ModelsConfig(BaseModel):
 Arms = Annotated[list[JudgingConfig], Field(min_length=1)]
 
 
-class Parameters(BaseModel):
-    """All sections of a preset."""
+class Labelling(BaseModel):
+    """The sections of a labelling: what comes before reward model and policy."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,23 +97,34 @@ class Parameters(BaseModel):
     captions: CaptionsConfig
     candidates: CandidatesConfig
     preferences: PreferencesConfig
+    arms: Arms
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        names = [way.name for way in self._ways()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of arms and agreement.conditions must differ: {', '.join(names)}")
+        sets = [one.name for one in self.frames.sets]
+        # The arms say which frames the judge sees, not the section `preferences`.
+        sections = {name: section for name, section in self if name != "preferences" and hasattr(section, "frame_set")}
+        for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
+            if asks.frame_set not in sets:
+                raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        return self
+
+    def _ways(self) -> list[JudgingConfig]:
+        """Every way in which the run judges."""
+        return self.arms
+
+
+class Parameters(Labelling):
+    """All sections of a preset."""
+
     reward: RewardConfig
     ppo: PpoConfig
     agreement: AgreementConfig
     benchmark: BenchmarkConfig
     report: ReportConfig
-    arms: Arms
 
-    @model_validator(mode="after")
-    def _arms_fit(self) -> Self:
-        ways = [*self.arms, *self.agreement.conditions]
-        names = [way.name for way in ways]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the names of arms and agreement.conditions must differ: {', '.join(names)}")
-        sections = ("sft", "captions", "candidates", "reward", "ppo", "benchmark")
-        asked = {way.name: way.frame_set for way in ways} | {name: getattr(self, name).frame_set for name in sections}
-        sets = [one.name for one in self.frames.sets]
-        for name, frame_set in asked.items():
-            if frame_set not in sets:
-                raise ValueError(f"{name}: frame_set {frame_set!r} is none of frames.sets ({', '.join(sets)})")
-        return self
+    def _ways(self) -> list[JudgingConfig]:
+        return [*self.arms, *self.agreement.conditions]

@@ -8,20 +8,18 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_moves
 from flows.hooks import log_cancelled, log_failed
-from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
+from flows.material import judging, material
+from flows.parameters import Arms, DataConfig, Labelling, ModelsConfig, RunConfig
 from flows.presets import load
-from flows.rlaif import instruction_files, judging, plain_models
 from flows.steps import Pending, Steps, Trained, opened
 from tasks.candidates import CandidatesConfig, candidates
-from tasks.captions import CaptionsConfig, captions
-from tasks.frames import FramesConfig, frames
-from tasks.instructions import instructions
+from tasks.captions import CaptionsConfig
+from tasks.frames import FramesConfig
 from tasks.label_moves import latest, moves
 from tasks.preferences import PreferencesConfig, preferences
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
-from tasks.videos import VideosConfig, videos
-from tasks.visual_tokens import VisualTokensConfig, visual_tokens
+from tasks.visual_tokens import VisualTokensConfig
 
 logger = logging.getLogger(__name__)
 
@@ -62,42 +60,32 @@ def relabel(
         preferences: How pairs of answers are judged.
         arms: Ways to label; each has its own preferences.
     """
-    parameters = DEFAULT.model_copy(update=dict(locals()))
+    parameters = Labelling.model_validate(dict(locals()))
     with opened("relabel", run, data.prepare) as step:
         before, labelled = labelling(step, parameters)
         step.results()
         return {arm: _moved(step, arm, before[arm], done.result()) for arm, done in labelled.items()}
 
 
-def labelling(step: Steps, p: Parameters) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
+def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
     """Each arm's labels as they stood before, and its stage that brings them up to date."""
-    base, labeler = plain_models(p.models)
-    source = VideosConfig(folder=p.data.videos)
-    sampled = step(frames, p.frames, step(videos, source), source)
-    asked = step(instructions, instruction_files(p.data), sampled)
-    seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
-    same_eyes = base.tower == labeler.tower
-    seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
-
+    shown = material(step, p)
+    base, labeler = shown.base, shown.labeler
     # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
-    supervised = latest(step.ctx.lake, "sft", base.identity) or step(sft, p.sft, asked, seen, base)
-    narrated = step(captions, p.captions, seen_by_labeler, labeler)
+    supervised = latest(step.ctx.lake, "sft", base.identity) or step(sft, p.sft, shown.asked, shown.seen, base)
     answering = p.candidates.model_copy(update={"reuse": True})
-    answered = step(candidates, answering, asked, seen, Trained(base, merged=supervised))
+    answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
 
     before = {arm.name: latest(step.ctx.lake, "preferences", labeler.identity, arm.name) for arm in p.arms}
     labelled = {
-        arm.name: step(
-            preferences, judging(p, arm), answered, seen_by_labeler, narrated, labeler, arm.name, label=arm.name
-        )
-        for arm in p.arms
+        arm.name: step(preferences, judging(p, arm), answered, *shown.judge, arm.name, label=arm.name) for arm in p.arms
     }
     return before, labelled
 
 
 def _moved(step: Steps, arm: str, before: StageResult | None, after: StageResult) -> dict[str, int]:
     """Pairs by what became of their label; shown as a table too."""
-    rows = moves(step.ctx.lake, before.key if before else after.key, after.key)
+    rows = moves(step.ctx.lake, before.key if before else "", after.key)
     show_moves(step.ctx.run, arm, rows)
     counts = {row["label"]: row["pairs"] for row in rows}
     logger.info("%s: %s", arm, ", ".join(f"{pairs} {label}" for label, pairs in counts.items()))

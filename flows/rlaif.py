@@ -10,25 +10,23 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_report
 from flows.hooks import log_cancelled, log_failed
+from flows.material import judging, material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
 from flows.steps import Pending, Steps, Trained, opened
 from tasks.agreement import AgreementConfig, agreement
 from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
-from tasks.captions import CaptionsConfig, captions
-from tasks.frames import FramesConfig, frames
-from tasks.instructions import InstructionsConfig, instructions
-from tasks.model_ref import ModelRef
+from tasks.captions import CaptionsConfig
+from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig, policy
-from tasks.preferences import JudgingConfig, PreferencesConfig, preferences
+from tasks.preferences import PreferencesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
 from tasks.report_data import Graph
 from tasks.reward_model import RewardConfig, reward_model
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
-from tasks.videos import VideosConfig, videos
-from tasks.visual_tokens import VisualTokensConfig, visual_tokens
+from tasks.visual_tokens import VisualTokensConfig
 
 # The UI's form shows these; the command line takes its values from the preset it is given.
 DEFAULT = load("miniature")
@@ -87,24 +85,16 @@ def rlaif(
 
 def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     """The graph. A stage begins as soon as the results that it is handed are there."""
-    base, labeler = plain_models(p.models)
-    source = VideosConfig(folder=p.data.videos)
-    sampled = step(frames, p.frames, step(videos, source), source)
-    asked = step(instructions, instruction_files(p.data), sampled)
-    seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
-    same_eyes = base.tower == labeler.tower
-    seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
-
+    shown = material(step, p)
+    base, asked, seen = shown.base, shown.asked, shown.seen
     supervised = step(sft, p.sft, asked, seen, base)
     start = Trained(base, merged=supervised)
-    narrated = step(captions, p.captions, seen_by_labeler, labeler)
     answered = step(candidates, p.candidates, asked, seen, start)
 
-    judge = (seen_by_labeler, narrated, labeler)
     judged, rewarded, learned = {}, {}, {}
     for arm in p.arms:
         name = arm.name
-        judged[name] = step(preferences, judging(p, arm), answered, *judge, name, label=name)
+        judged[name] = step(preferences, judging(p, arm), answered, *shown.judge, name, label=name)
         rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name)
         learned[name] = step(policy, p.ppo, rewarded[name], asked, seen, start, name, label=name)
 
@@ -118,7 +108,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
         tried = step(candidates, held_out, asked, seen, start, label="held out")
         compared = {
-            way.name: step(preferences, judging(p, way), tried, *judge, way.name, label=way.name)
+            way.name: step(preferences, judging(p, way), tried, *shown.judge, way.name, label=way.name)
             for way in p.agreement.conditions
         }
         agreed = step(agreement, p.agreement, compared, asked)
@@ -132,19 +122,3 @@ def write_report(step: Steps, p: Parameters, graph: Any, results: list[StageResu
     page = report(step.ctx, p.report, results, graph, usage, command(p), values)
     show_report(p.run.name, page, json.loads((page.parent / SUMMARY).read_text()))
     return page
-
-
-def plain_models(models: ModelsConfig) -> tuple[ModelRef, ModelRef]:
-    """The model to tune and the labeler, as they come."""
-    place = {"device": models.device, "dtype": models.dtype}
-    return ModelRef.of(models.policy, **place), ModelRef.of(models.labeler, **place)
-
-
-def instruction_files(data: DataConfig) -> InstructionsConfig:
-    """The three splits."""
-    return InstructionsConfig(files={"sft": data.sft, "rl": data.rl, "benchmark": data.benchmark})
-
-
-def judging(p: Parameters, way: JudgingConfig) -> PreferencesConfig:
-    """How an arm's, or a condition's, pairs are judged."""
-    return p.preferences.model_copy(update=way.model_dump(exclude={"name"}))

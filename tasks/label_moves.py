@@ -39,8 +39,8 @@ ORDER BY e."at" DESC, e.event_id LIMIT 1
 def moves(lake: Lake, before: str, after: str) -> list[dict[str, Any]]:
     """Counts of pairs by what became of their label, with the id of one instruction each.
 
-    `before` and `after` are stage keys of the table `preferences`. "label" is one of: the same, turned round, now a
-    tie, no longer a tie, new, gone.
+    `before` (empty: there was none) and `after` are stage keys of the table `preferences`. "label" is one of: the same,
+    turned round, now a tie, no longer a tie, new, gone.
     """
     rows: list[dict[str, Any]] = query(lake, _MOVES, {"before": before, "after": after}).to_pylist()
     return rows

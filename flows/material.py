@@ -1,0 +1,61 @@
+"""What every labelling begins with: videos, questions, visual tokens and narratives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.parameters import DataConfig, Labelling, ModelsConfig
+from flows.steps import Pending, Steps
+from tasks.captions import captions
+from tasks.frames import frames
+from tasks.instructions import InstructionsConfig, instructions
+from tasks.model_ref import ModelRef
+from tasks.preferences import JudgingConfig, PreferencesConfig
+from tasks.videos import VideosConfig, videos
+from tasks.visual_tokens import visual_tokens
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the model that is tuned and the labeler are shown. `seen` are the first one's visual tokens."""
+
+    base: ModelRef
+    labeler: ModelRef
+    asked: Pending
+    seen: Pending
+    seen_by_labeler: Pending
+    narrated: Pending
+
+    @property
+    def judge(self) -> tuple[Pending, Pending, ModelRef]:
+        """What the preferences stage is handed: the judge's visual tokens, the narratives, and the judge."""
+        return self.seen_by_labeler, self.narrated, self.labeler
+
+
+def material(step: Steps, p: Labelling) -> Material:
+    """The first stages of the graph."""
+    base, labeler = plain_models(p.models)
+    source = VideosConfig(folder=p.data.videos)
+    sampled = step(frames, p.frames, step(videos, source), source)
+    asked = step(instructions, instruction_files(p.data), sampled)
+    seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
+    same_eyes = base.tower == labeler.tower
+    seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
+    narrated = step(captions, p.captions, seen_by_labeler, labeler)
+    return Material(base, labeler, asked, seen, seen_by_labeler, narrated)
+
+
+def plain_models(models: ModelsConfig) -> tuple[ModelRef, ModelRef]:
+    """The model to tune and the labeler, as they come."""
+    place = {"device": models.device, "dtype": models.dtype}
+    return ModelRef.of(models.policy, **place), ModelRef.of(models.labeler, **place)
+
+
+def instruction_files(data: DataConfig) -> InstructionsConfig:
+    """The three splits."""
+    return InstructionsConfig(files={"sft": data.sft, "rl": data.rl, "benchmark": data.benchmark})
+
+
+def judging(p: Labelling, way: JudgingConfig) -> PreferencesConfig:
+    """How an arm's, or a condition's, pairs are judged."""
+    return p.preferences.model_copy(update=way.model_dump(exclude={"name"}))

@@ -1,0 +1,75 @@
+"""The flow `relabel` as its schedule runs it: the same parameters night after night, over data that grows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from reduced import SMALL
+
+from flows.parameters import Labelling
+from flows.presets import load
+from flows.relabel import relabel
+from miniature.dataset import write
+from storage.lake import Lake
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+ASKED = 20
+
+
+def night(folder: Path, **sections: Any) -> dict[str, int]:
+    """One labelling of the instructions and videos that the folder holds now: pairs by what became of their label."""
+    moved: dict[str, int] = relabel(**(parameters(folder) | sections))["context"]
+    return moved
+
+
+def parameters(folder: Path) -> dict[str, Any]:
+    places = [f"data.videos={folder / 'videos'}", f"run.lake={folder / 'lake'}", "data.prepare=null"]
+    places += [f"data.{split}={folder / split}.json" for split in ("sft", "rl", "benchmark")]
+    one = "arms=[{name: context, narrative: true, frame_set: judge_2, method: likelihood}]"
+    given = load("miniature", [*SMALL.split(), *places, one])
+    return {name: getattr(given, name) for name in Labelling.model_fields}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, sft=8, rl=8, benchmark=2, seed=0)
+    _ask(tmp_path, ASKED)
+    return tmp_path
+
+
+def _ask(folder: Path, count: int) -> None:
+    """The first questions of the world are those that are asked."""
+    everything = folder / "all.json"
+    if not everything.exists():
+        shutil.copy(folder / "rl.json", everything)
+    (folder / "rl.json").write_text(json.dumps(json.loads(everything.read_text())[:count]))
+
+
+def labelled(folder: Path) -> list[dict[str, Any]]:
+    """What the stages of the last labelling did."""
+    rows = Lake(folder / "lake").table("runs").read().to_pylist()
+    return [row | json.loads(row["detail"]) for row in rows if row["event"] == "stage_finished"]
+
+
+def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) -> None:
+    assert night(folder) == {"new": ASKED}
+    assert night(folder) == {"the same": ASKED}, "nothing is new"
+
+    _ask(folder, ASKED + 4)
+    assert night(folder) == {"the same": ASKED, "new": 4}
+    judged, *_ = [each for each in labelled(folder)[::-1] if each["stage"] == "preferences"]
+    assert (judged["items"], judged["reused"]) == (ASKED + 4, ASKED)
+    trained = [each for each in labelled(folder) if each["stage"] == "sft"]
+    assert len(trained) == 1, "the model whose answers are judged is not trained anew"
+
+
+def test_a_mistake_across_sections_is_refused_before_anything_runs(folder: Path) -> None:
+    captions = parameters(folder)["captions"].model_copy(update={"frame_set": "clip"})
+    with pytest.raises(ValidationError, match=r"captions: frame_set 'clip' is none of frames\.sets"):
+        night(folder, captions=captions)
+    assert not (folder / "lake").exists()
