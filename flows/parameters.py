@@ -6,7 +6,7 @@ Each section is a parameter of its own in the flows, because Prefect replaces a 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from storage.places import absolute
 from tasks.agreement import AgreementConfig
@@ -23,14 +23,22 @@ from tasks.sft import SftConfig
 from tasks.visual_tokens import VisualTokensConfig
 
 
+def _at_home(place: str) -> str:
+    return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
+# A folder, file, address or Hub id; ~ is the user's home.
+Place = Annotated[str, AfterValidator(_at_home)]
+
+
 class RunConfig(BaseModel):
     """What the run is called, where its results go and how many processes work on it."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run.")
-    lake: str | None = Field(None, description="Folder or s3://bucket/prefix; empty: runs/{name}/lake.")
-    folder: str | None = Field(None, description="Folder for report.html and summary.json; empty: runs/{name}.")
+    lake: Place | None = Field(None, description="Folder or s3://bucket/prefix; empty: runs/{name}/lake.")
+    folder: Place | None = Field(None, description="Folder for report.html and summary.json; empty: runs/{name}.")
     seed: int = Field(0, ge=0, description="All randomness of the run follows from it.")
     workers: int = Field(2, ge=1, description="Worker processes; changes the speed, not the result.")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs for each worker; a fraction shares one.")
@@ -42,7 +50,8 @@ class RunConfig(BaseModel):
         0,
         ge=0,
         description="How often quarantined items are tried again, also those of earlier runs of this lake; raise it by "
-        "one after a time limit, a full memory or a lost disk was the reason.",
+        "one after a time limit, a full memory or a lost disk was the reason. What comes after a stage is done again "
+        "only where an item was healed.",
     )
 
     @property
@@ -61,10 +70,10 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    videos: str = Field(description="Folder of videos, searched with its sub-folders.")
-    sft: str = Field(description="Instructions with answers, for supervised fine-tuning.")
-    rl: str = Field(description="Instructions whose answers are not used: candidates are sampled and judged for them.")
-    benchmark: str = Field(description="Held-out instructions with answers, for the scores.")
+    videos: Place = Field(description="Folder of videos, searched with its sub-folders.")
+    sft: Place = Field(description="Instructions with answers, for supervised fine-tuning.")
+    rl: Place = Field(description="Instructions to practise on: candidates are sampled and judged, answers not used.")
+    benchmark: Place = Field(description="Held-out instructions with answers, for the scores.")
     prepare: PrepareConfig | None = Field(None, description="What writes the data when it is not there yet.")
 
 
@@ -73,14 +82,17 @@ class ModelsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    policy: str = Field(description="Model to tune: a local folder or a Hub id.")
-    labeler: str = Field(description="Model that writes the captions and judges: a local folder or a Hub id.")
+    policy: Place = Field(description="Model to tune: a local folder or a Hub id.")
+    labeler: Place = Field(description="Model that writes the captions and judges: a local folder or a Hub id.")
     device: str = Field("cpu", description="Torch device of both.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
 
 
 # Each arm has its own preferences, reward model and policy.
 Arms = Annotated[list[JudgingConfig], Field(min_length=1)]
+
+
+RESERVED = frozenset({"base", "sft"})
 
 
 class Labelling(BaseModel):
@@ -104,6 +116,10 @@ class Labelling(BaseModel):
         names = [way.name for way in self._ways()]
         if len(set(names)) < len(names):
             raise ValueError(f"the names of arms and agreement.conditions must differ: {', '.join(names)}")
+        if taken := RESERVED.intersection(names):
+            raise ValueError(
+                f"arms and agreement.conditions cannot be called {', '.join(taken)}: these name checkpoints"
+            )
         sets = [one.name for one in self.frames.sets]
         # The arms say which frames the judge sees, not the section `preferences`.
         sections = {name: section for name, section in self if name != "preferences" and hasattr(section, "frame_set")}

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.parameters import Parameters
+from tasks.report import map_texts, without_places
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "deployments" / "presets"
@@ -48,9 +49,16 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Parameters:
 
 
 def command(parameters: Parameters) -> str:
-    """The command line that runs with these parameters: the preset that is nearest to them, and what differs."""
-    given = parameters.model_dump(mode="json")
-    differences = {name: list(_differences(load(name).model_dump(mode="json"), given)) for name in names()}
+    """The command line that runs with these parameters: the preset that is nearest to them, and what differs.
+
+    Places are relative to this folder, to `~` or to `${project}`, which presets and overrides understand.
+    """
+    portable = without_places(Path.cwd())
+
+    def values(of: Parameters) -> Any:
+        return map_texts(of.model_dump(mode="json"), portable)
+
+    differences = {name: list(_differences(values(load(name)), values(parameters))) for name in names()}
     nearest = min(differences, key=lambda name: len(differences[name]))
     return shlex.join(["rlaif", "run", "--preset", nearest, *differences[nearest]])
 
@@ -97,7 +105,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise PresetError(f"Override {override!r} must read section.key=value, for example ppo.iterations=10.")
+        raise PresetError(f"Override {override!r} must read section.key=value, for example ppo.training.iterations=10.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -23,7 +23,7 @@ from tasks.visual_tokens import VisualTokensConfig
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = load("miniature")
+DEFAULT = load("miniature", ["candidates.limit=null"])
 
 
 @flow(
@@ -56,7 +56,7 @@ def relabel(
         visual_tokens: How frames go through the vision tower.
         sft: Supervised fine-tuning, only where the lake holds none of this model.
         captions: The narratives that the judge reads.
-        candidates: The answers that are judged.
+        candidates: The answers that are judged; with a limit, new questions push old ones out.
         preferences: How pairs of answers are judged.
         arms: Ways to label; each has its own preferences.
     """

@@ -53,7 +53,8 @@ class Trained:
         """The model, now that its stages are complete."""
         merged = () if self.merged is None else (final_adapter(lake, self.merged.ref),)
         adapter = None if self.adapter is None else final_adapter(lake, self.adapter.ref)
-        return replace(self.base, merged=(*self.base.merged, *merged), adapter=adapter)
+        stages = tuple(each.ref for each in (self.merged, self.adapter) if each is not None)
+        return replace(self.base, merged=(*self.base.merged, *merged), adapter=adapter, stages=stages)
 
 
 class Steps:

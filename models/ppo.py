@@ -198,7 +198,7 @@ class Ppo:
         if cut > self.settings.max_unfinished:
             raise TrainingError(
                 f"{cut:.1%} of the rollout was cut at {self.settings.sampling.max_new_tokens} tokens (limit "
-                f"{self.settings.max_unfinished:.1%}). Raise ppo.sampling.max_new_tokens."
+                f"{self.settings.max_unfinished:.1%}). Raise ppo.training.sampling.max_new_tokens."
             )
         return {"rollout_gap": gap, "unfinished_share": cut}
 

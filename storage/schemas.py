@@ -100,6 +100,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "blob?": _STRING,  # Folder: adapter and head.
         "state?": _STRING,  # Folder: optimizer and whatever else training continues from.
         "base": _STRING,
+        "merged?": pa.list_(_STRING),  # Blobs of adapters that are merged into the base before this one stands on it.
         "arm?": _STRING,
         "metrics": _STRING,  # JSON
     },

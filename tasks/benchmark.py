@@ -73,7 +73,7 @@ def benchmark(
         name="benchmark",
         table="scores",
         config={**config.model_dump(exclude={"shard_size"}, mode="json"), "checkpoint": label},
-        inputs=(instructions.ref, tokens.ref),
+        inputs=(instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=ctx.seed,

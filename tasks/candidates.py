@@ -58,8 +58,9 @@ def candidates(
     stage = Stage(
         name="candidates",
         table="candidates",
-        config=config.model_dump(exclude={"shard_size", "reuse"}, mode="json"),
-        inputs=(instructions.ref, tokens.ref),
+        config=config.model_dump(exclude={"shard_size", "reuse", "split", "limit"}, mode="json"),
+        selection=config.model_dump(include={"split", "limit"}),
+        inputs=(instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=ctx.seed,

@@ -55,13 +55,18 @@ def captions(ctx: RunContext, config: CaptionsConfig, tokens: StageResult, model
         reuse=True,
     )
     settings = CaptionSettings(ctx.lake_root, tokens.ref, model, config)
-    return run_stage(ctx, stage, lambda: _items(ctx.lake, tokens.ref, config.frame_set), CaptionClips, settings)
+    return run_stage(ctx, stage, lambda: _items(ctx.lake, tokens.ref, config, stage.seed), CaptionClips, settings)
 
 
-def _items(lake: Lake, tokens: StageRef, frame_set: str) -> list[dict[str, Any]]:
+def _items(lake: Lake, tokens: StageRef, config: CaptionsConfig, seed: int) -> list[dict[str, Any]]:
     rows = lake.table(tokens.table).read(tokens.key, columns=["item_id", "status", "item_key", "sets"]).to_pylist()
     return [
-        {"item_id": row["item_id"], "tokens": row["item_key"], "clips": _windows(row["sets"], frame_set)}
+        {
+            "item_id": row["item_id"],
+            "tokens": row["item_key"],
+            "clips": _windows(row["sets"], config.frame_set),
+            "seed": seed,
+        }
         for row in rows
         if row["status"] == "ok"
     ]

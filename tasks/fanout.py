@@ -5,11 +5,12 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tasks.cluster import RayKeeper
+from tasks.stopwatch import Stopwatch
 from tasks.worker import (
     Outcome,
     Processor,
@@ -18,6 +19,7 @@ from tasks.worker import (
     StageFailure,
     WorkerProcess,
     derive_seed,
+    last_item_done,
     next_item,
 )
 
@@ -30,6 +32,7 @@ __all__ = [
     "WorkerError",
     "WorkerPool",
     "derive_seed",
+    "last_item_done",
     "next_item",
 ]
 
@@ -80,7 +83,7 @@ class _Job:
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     busy: set["_Worker"] = field(default_factory=set)
-    begun: Callable[[], None] = lambda: None
+    clock: Stopwatch = field(default_factory=Stopwatch)
     whole_stage: bool = False  # No item may be blamed: a call that fails ends the stage.
 
     def next_unit(self) -> Unit | None:
@@ -219,7 +222,7 @@ class WorkerPool:
         *,
         chunk: int | None = None,
         item_timeout_s: float | None = None,
-        begun: Callable[[], None] = lambda: None,
+        clock: Stopwatch | None = None,
     ) -> Iterator[tuple[Unit, list[Outcome]]]:
         """Yields each unit with one outcome an item, in the items' order; units in the order of their completion.
 
@@ -227,8 +230,8 @@ class WorkerPool:
         `item_timeout_s` for each of its items (a processor that says `next_item` is held to it item by item). A call
         that raises, kills its worker or passes its limit is repeated item by item to find the guilty, and then once for
         all the others together: so outcomes do not depend on which call failed first. What no item can cause
-        (construction fails, LakeError) is raised here as it is. Closing the iterator cancels what is under way. `begun`
-        is called, in a thread, when a worker takes a unit.
+        (construction fails, LakeError) is raised here as it is. Closing the iterator cancels what is under way. `clock`
+        is told when workers are at the units.
         """
         if not units:
             return
@@ -237,7 +240,7 @@ class WorkerPool:
         key = hashlib.sha256(payload).hexdigest()
         results: queue.Queue[tuple[Unit, list[Outcome]] | Exception] = queue.Queue(maxsize=self.workers)
         job = _Job(key, payload, processor.__name__, chunk, item_timeout_s, iter(units), results)
-        job.begun, job.whole_stage = begun, getattr(processor, "whole_stage", False)
+        job.clock, job.whole_stage = clock or job.clock, getattr(processor, "whole_stage", False)
         servants = [
             threading.Thread(target=self._serve, args=(job,), name=f"fanout-{n}", daemon=True)
             for n in range(min(self.workers, len(units)))
@@ -266,11 +269,13 @@ class WorkerPool:
 
     def _on_a_worker(self, job: _Job, unit: Unit) -> list[Outcome]:
         worker = self._take(job)
+        since = time.monotonic()
         try:
             return [
                 outcome for items, seed in _calls(unit, job.chunk) for outcome in self._settle(job, worker, items, seed)
             ]
         finally:
+            job.clock.worked(since)
             with job.lock:
                 job.busy.discard(worker)
             self._idle.put(worker)
@@ -283,7 +288,6 @@ class WorkerPool:
                 continue
             with job.lock:
                 job.busy.add(worker)
-                job.begun()
             return worker
         raise _Cancelled
 
@@ -312,8 +316,9 @@ class WorkerPool:
 
     def _attempt(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         """One call, repeated when its worker dies. Raises _CallFailed, _Cancelled, or what no item can cause."""
-        deaths = 0
-        while deaths < self.max_attempts - 1:
+        # Several that die together are asked one by one at once: a second time together would cost them all again.
+        deaths, allowed = 0, self.max_attempts - 1 if len(items) == 1 else 1
+        while deaths < allowed:
             self._ready(job, worker)
             try:
                 reply = worker.process(job.key, items, seed, job.item_timeout_s)

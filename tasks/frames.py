@@ -12,11 +12,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.lake import Lake
-from tasks.fanout import Outcome, next_item
+from tasks.fanout import Outcome, StageFailure, last_item_done, next_item
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.video_reader import Sample, Sampled, VideoError, VideoInfo, probe, read_frames, sample_frames
 from tasks.videos import VideosConfig, content_of
 
+AGAIN = "run again, with run.retries=1 if it is quarantined still,"
 BLOB_SCHEMA = pa.schema([("video", pa.string()), ("frames", pa.list_(pa.binary()))])
 
 
@@ -99,7 +100,10 @@ class FrameReader:
         self.blobs = settings.lake.blobs
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing here is random.
+        if not self.folder.is_dir():
+            raise StageFailure(f"The videos folder {self.folder} is gone: bring it back, then run the same command.")
         read = [self._read(item) for item in items]
+        last_item_done()
         kept = [one for one in read if isinstance(one, _Kept)]
         if kept:
             columns = {"video": [one.row["video"] for one in kept], "frames": [one.frames for one in kept]}
@@ -132,11 +136,11 @@ class FrameReader:
                 decord=self.config.reader == "auto",
             )
             if content_of(path)[0] != item["content"]:
-                return "changed while the run was reading it: run again when nothing writes to it"
+                return f"changed while the run was reading it: {AGAIN} when nothing writes to it"
         except VideoError as error:
             return str(error)
         except OSError as error:
-            return f"cannot be read ({error.strerror}): it was there when the run began; run again when it is back"
+            return f"cannot be read ({error.strerror}): it was there when the run began; {AGAIN} when it is back"
         distinct = dict(sorted(decoded.frames))  # Two answers are one frame only where damage swallowed others.
         row = _row(item, info, windows, dict(zip(asked, [got for got, _ in decoded.frames], strict=True)))
         return _Kept(row | {"reader": decoded.reader, "decodes": decoded.passes}, list(distinct.values()), decoded.note)
@@ -160,7 +164,8 @@ def frames(ctx: RunContext, config: FramesConfig, videos: StageResult, source: V
     stage = Stage(
         name="frames",
         table="frames",
-        config=config.model_dump(mode="json", exclude={"timeout_s"}),
+        config=config.model_dump(mode="json", exclude={"timeout_s", "shard_size", "videos_per_blob"}),
+        selection=config.model_dump(include={"videos_per_blob"}),
         inputs=(videos.ref,),
         model=None,
         prompts={},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from models.video_lm import VideoLM
     from storage.lake import Lake
+    from tasks.stage import StageRef
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ModelRef:
         content: what identifies the weights under that name (see `ModelRef.of`).
         merged: blobs of PEFT adapters merged into the weights, in order.
         adapter: blob of the PEFT adapter that is switched on, if any.
+        stages: the trainings that `merged` and `adapter` come from, for the lineage of what is made with the model.
         device: torch device.
         dtype: torch dtype by name.
     """
@@ -30,6 +32,7 @@ class ModelRef:
     content: str
     merged: tuple[str, ...] = ()
     adapter: str | None = None
+    stages: tuple[StageRef, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
 

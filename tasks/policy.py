@@ -57,7 +57,7 @@ def policy(
         name="policy",
         table="checkpoints",
         config={**config.model_dump(mode="json"), "arm": arm},
-        inputs=(reward.ref, instructions.ref, tokens.ref),
+        inputs=(reward.ref, instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=ctx.seed,

@@ -1,6 +1,7 @@
 """Writes the data of a preset that makes its own, once."""
 
 import fcntl
+import hashlib
 import importlib
 import inspect
 import json
@@ -36,14 +37,14 @@ class PrepareError(RuntimeError):
 def prepare(config: PrepareConfig, progress: Progress) -> bool:
     """Makes the data folder unless it stands there, written by the same call; returns whether it did.
 
-    A folder that the same function wrote with other arguments is replaced. Safe to kill and to run twice at once. A
-    function with a parameter `progress` is given the run's, to show how far it is.
+    A folder that the same function wrote with other arguments, or before its code changed, is replaced. Safe to kill
+    and to run twice at once. A function with a parameter `progress` is given the run's, to show how far it is.
 
     Raises:
         PrepareError: the function does not exist, or the folder holds something that was not prepared here.
     """
     folder = Path(config.folder).absolute()
-    wanted = config.model_dump(include={"call", "arguments"})
+    wanted = config.model_dump(include={"call", "arguments"}) | {"code": _code(config.call)}
     with _alone(folder):
         found = _manifest(folder)
         if found == wanted:
@@ -83,6 +84,15 @@ def _call(config: PrepareConfig, folder: Path, progress: Progress) -> None:
     function = _function(config.call)
     wants_progress = "progress" in inspect.signature(function).parameters
     function(folder, **config.arguments, **({"progress": progress} if wants_progress else {}))
+
+
+def _code(call: str) -> str:
+    """A hash of the package that holds the function: what it wrote before a change of its code is written anew."""
+    module = inspect.getmodule(_function(call))
+    if module is None or module.__file__ is None:
+        return ""
+    files = sorted(Path(module.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _swap(fresh: Path, folder: Path) -> None:

@@ -90,15 +90,15 @@ def report(
         results: every stage of the run, in order.
         graph: some of them by their places.
         usage: time and memory of the run; None: not measured.
-        command: what reproduces the run.
+        command: what reproduces the run, freed of this machine's places.
         parameters: the run's whole configuration, as JSON values.
     """
     portable = without_places(Path.cwd())
     page = _page(ctx, config, results, graph, usage, parameters)
     page = replace(
         page,
-        command=portable(command),
-        parameters=_map_texts(parameters, portable),
+        command=command,
+        parameters=map_texts(parameters, portable),
         lake=portable(ctx.lake_root),
     )
     run = parameters.get("run") or {}
@@ -119,7 +119,7 @@ def _page(
 ) -> Page:
     """What the lake says about the run."""
     lake = ctx.lake
-    arms = arms_of(lake, graph.preferences, list(graph.scores), parameters)
+    arms = arms_of(lake, graph.preferences, parameters)
     checkpoints = checkpoints_of(lake, graph.scores, arms)
     said, notes = headline(checkpoints, arms)
     return Page(
@@ -218,11 +218,12 @@ def without_places(here: Path) -> Callable[[str], str]:
     return clean
 
 
-def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it changed."""
     if isinstance(value, Mapping):
-        return {str(key): _map_texts(each, change) for key, each in value.items()}
+        return {str(key): map_texts(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_map_texts(each, change) for each in value]
+        return [map_texts(each, change) for each in value]
     return value if value is None or isinstance(value, bool | int | float) else change(str(value))
 
 

@@ -46,11 +46,10 @@ class Graph(Generic[Each]):
 class Arm:
     """One chain preferences -> reward model -> policy.
 
-    `label` names its scores, `series` its colour (0 and 1 are the base and SFT).
+    `name` is that of its scores too, `series` its colour (0 and 1 are the base and SFT).
     """
 
     name: str
-    label: str
     series: int
     narrative: bool
     frame_set: str
@@ -95,9 +94,7 @@ class StageRow:
         return (self.label or "").removeprefix(self.name).strip()
 
 
-def arms_of(
-    lake: Lake, preferences: Mapping[str, StageResult], labels: Sequence[str], parameters: Mapping[str, Any]
-) -> list[Arm]:
+def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapping[str, Any]) -> list[Arm]:
     """The arms of a run, as their preferences say how they were judged; the parameters say it where there are none."""
     planned = {arm["name"]: arm for arm in parameters.get("arms") or []}
     arms: list[Arm] = []
@@ -110,8 +107,7 @@ def arms_of(
         narrative = bool(judged["with_narrative"])
         title = "PPO, with narrative" if narrative else "PPO, no narrative"
         phrase = "PPO on context-aware preferences" if narrative else "PPO on preferences without context"
-        label = next((each for each in labels if each == name or each.endswith(f"_{name}")), name)
-        arms.append(Arm(name, label, len(arms) + 2, narrative, judged["frame_set"], judged["method"], title, phrase))
+        arms.append(Arm(name, len(arms) + 2, narrative, judged["frame_set"], judged["method"], title, phrase))
     return _told_apart(arms)
 
 

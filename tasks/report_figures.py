@@ -80,7 +80,7 @@ def judge_panels(conditions: Sequence[Condition], checkpoints: Sequence[Checkpoi
 
 
 def _learned(condition: Condition, checkpoints: Sequence[Checkpoint]) -> Point | None:
-    labels = {arm.label for arm in condition.trained}
+    labels = {arm.name for arm in condition.trained}
     for each in checkpoints:
         if each.label in labels and HEADLINE in each.measures:
             found = each.measures[HEADLINE]

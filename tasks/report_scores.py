@@ -44,7 +44,7 @@ _Rows = list[dict[str, Any]]
 
 def checkpoints_of(lake: Lake, scores: Mapping[str, StageResult], arms: Sequence[Arm]) -> list[Checkpoint]:
     """Every scored model: the base, SFT, the arms in their order, then whatever else there is."""
-    by_label = {arm.label: arm for arm in arms}
+    by_label = {arm.name: arm for arm in arms}
     order = [label for label in dict.fromkeys((BASE, SFT, *by_label, *scores)) if label in scores]
     rows = {label: _rows(lake, label, scores[label]) for label in order}
     titles = {BASE: "Base", SFT: "SFT"} | {label: arm.title for label, arm in by_label.items()}
@@ -164,7 +164,7 @@ def headline(checkpoints: Sequence[Checkpoint], arms: Sequence[Arm]) -> tuple[st
     """The result in a sentence, good or bad, and a sentence for each further arm."""
     scored = {each.label: each for each in checkpoints if HEADLINE in each.measures}
     sft = scored.get(SFT)
-    told = [(arm, scored[arm.label]) for arm in sorted(arms, key=lambda arm: not arm.narrative) if arm.label in scored]
+    told = [(arm, scored[arm.name]) for arm in sorted(arms, key=lambda arm: not arm.narrative) if arm.name in scored]
     if not told:
         if sft is None:
             return "This run has no benchmark scores.", []

@@ -59,7 +59,7 @@ def reward_model(
         name="reward_model",
         table="checkpoints",
         config={**config.model_dump(mode="json"), "arm": arm},
-        inputs=(preferences.ref, instructions.ref, tokens.ref),
+        inputs=(preferences.ref, instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={"reward": config.training.form.prompt},
         seed=ctx.seed,

@@ -37,7 +37,7 @@ def sft(
         name="sft",
         table="checkpoints",
         config=config.model_dump(mode="json"),
-        inputs=(instructions.ref, tokens.ref),
+        inputs=(instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=ctx.seed,

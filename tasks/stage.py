@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
@@ -20,6 +20,7 @@ from storage.lake import Lake
 from storage.tables import Table
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
 from tasks.progress import Progress
+from tasks.stopwatch import Stopwatch
 from tasks.troubles import troubles_of
 
 logger = logging.getLogger(__name__)
@@ -50,8 +51,10 @@ class StageRef:
 class Stage:
     """One step of a run. Everything but `reuse` and `label` decides the result, and so the key.
 
-    `attempt` counts how often items that ended quarantined were tried again; the ok rows of the attempt before are
-    copied. `revision` is raised when the stage's code begins to give something else for the same configuration.
+    `selection` is what decides which items there are and how they are put together, not what becomes of one of them:
+    it is in the stage's key and not in an item's. `attempt` counts how often items that ended quarantined were tried
+    again; the ok rows of the attempt before are copied. `revision` is raised when the stage's code begins to give
+    something else for the same configuration.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Stage:
     prompts: dict[str, str]
     seed: int
     shard_size: int
+    selection: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
     revision: int = 1
     reuse: bool = False  # Copy items that stand under another key with the same item_key.
@@ -71,10 +75,8 @@ class Stage:
     def key(self) -> str:
         """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
         inputs = [[ref.stage, ref.table, ref.key] for ref in self.inputs]
-        tried = [self.revision, self.attempt]
-        return _digest(
-            [self.name, self.table, self.config, inputs, self.model, self.prompts, self.seed, self.shard_size, tried]
-        )
+        made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
+        return _digest([*made_by, inputs, self.selection, self.seed, self.shard_size, self.attempt])
 
     @property
     def before(self) -> str | None:
@@ -99,7 +101,7 @@ class Stage:
 
 
 class StageResult(BaseModel):
-    """Names, versions and counts of a complete stage. `work_seconds` leaves out the wait for Ray and a free worker."""
+    """Names, versions and counts of a complete stage. `work_seconds` leaves out the waits for Ray and free workers."""
 
     stage: str
     label: str | None
@@ -195,10 +197,15 @@ def run_stage(
     """
     began = time.monotonic()
     done = _finish(ctx, stage, items, processor, settings, chunk, item_timeout_s)
-    while done.counts["quarantined"] and stage.attempt < ctx.retries:
+    for attempt in range(1, ctx.retries + 1):
+        if not done.counts["quarantined"]:
+            break
         _record(ctx, stage, done)
-        stage = replace(stage, attempt=stage.attempt + 1)
-        done = done.then(_finish(ctx, stage, items, processor, settings, chunk, item_timeout_s))
+        again = replace(stage, attempt=attempt)
+        tried = done.then(_finish(ctx, again, items, processor, settings, chunk, item_timeout_s))
+        _record(ctx, again, tried)
+        if tried.counts["ok"] > done.counts["ok"]:  # Else nothing that builds on this stage has a reason to change.
+            stage, done = again, tried
     _check_quarantine(ctx, stage, done.counts)
     _record(ctx, stage, done)
     seconds = time.monotonic() - began
@@ -220,7 +227,7 @@ def run_stage(
 
 @dataclass(frozen=True)
 class _Done:
-    """What the attempts at a stage came to: `counts` of the last; `waited` seconds for Ray and a free worker."""
+    """What the attempts at a stage came to: `counts` of the last; `waited` seconds for Ray and free workers."""
 
     counts: dict[str, int]
     reused: int = 0
@@ -290,7 +297,7 @@ def _copies(table: Table, stage: Stage, keys: dict[str, str]) -> dict[str, list[
 def _compute(
     ctx: RunContext, work: _Work, processor: type, settings: Any, chunk: int | None, item_timeout_s: float | None
 ) -> float:
-    """Commits every shard that is not there yet; returns the seconds spent waiting for Ray and for a free worker."""
+    """Commits every shard that is not there yet; returns the seconds in which nothing of this stage was under way."""
     stage, everything = work.stage, range(len(work.shards))
     committed = work.table.committed(stage.key, everything)
     bar = ctx.progress.start(stage.label or stage.name, sum(map(len, work.shards)))
@@ -303,19 +310,13 @@ def _compute(
                 bar.advance(len(work.shards[shard]))
             elif shard not in committed:
                 units.append(Unit(shard, work.to_do(shard), stage.shard_seed(shard)))
-        asked = time.monotonic()
-        begun: list[float] = []
-        for unit, outcomes in ctx.pool.run(
-            processor,
-            settings,
-            units,
-            chunk=chunk,
-            item_timeout_s=item_timeout_s,
-            begun=lambda: begun.append(time.monotonic()),
-        ):
+        clock = Stopwatch()
+        results = ctx.pool.run(processor, settings, units, chunk=chunk, item_timeout_s=item_timeout_s, clock=clock)
+        while (found := clock.wait(lambda: next(results, None))) is not None:
+            unit, outcomes = found
             work.commit(unit.shard, outcomes)
             bar.advance(len(work.shards[unit.shard]))
-        return begun[0] - asked if begun else 0.0
+        return clock.idle_seconds()
     finally:
         bar.finish()
 

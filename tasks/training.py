@@ -8,6 +8,7 @@ state to the same bytes.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from models.canaries import Probe
     from models.sequences import Prompt
     from models.video_lm import VideoLM
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
 PROBED = 16
@@ -162,6 +165,7 @@ def checkpoint_row(
         "step": step,
         "final": final,
         "base": training.model.label,
+        "merged": list(training.model.merged),
         "arm": training.arm,
         "metrics": json.dumps(metrics or {}, sort_keys=True),
     }
@@ -218,6 +222,7 @@ class Questions:
 
     Attributes:
         rows: item_id, video, question and answer of each.
+        unseen: how many of the split are left out, because their video has no visual tokens (that stage says why).
     """
 
     def __init__(self, lake: Lake, training: Training, split: str, frame_set: str, lm: VideoLM) -> None:
@@ -226,11 +231,11 @@ class Questions:
         self.tokens = VisualTokens(lake, training.tokens)
         self.frame_set = frame_set
         self.lm = lm
-        self.rows = [
-            row
-            for row in table.to_pylist()
-            if row["status"] == "ok" and row["split"] == split and row["video"] in self.tokens
-        ]
+        asked = [row for row in table.to_pylist() if row["status"] == "ok" and row["split"] == split]
+        self.rows = [row for row in asked if row["video"] in self.tokens]
+        self.unseen = len(asked) - len(self.rows)
+        if self.unseen:
+            logger.warning("%d of %d questions of %r have no visual tokens", self.unseen, len(asked), split)
         if not self.rows:
             raise ValueError(f"Split {split!r} of the instructions holds no usable question; look at data.{split}.")
 

@@ -42,7 +42,7 @@ def visual_tokens(ctx: RunContext, config: VisualTokensConfig, frames: StageResu
     Raises:
         ValueError: the model's family cannot encode frames one by one, or the model does not load.
     """
-    tower = replace(model, merged=(), adapter=None)
+    tower = replace(model, merged=(), adapter=None, stages=())
     stage = Stage(
         name="visual_tokens",
         table="visual_tokens",

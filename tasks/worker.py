@@ -77,6 +77,11 @@ def next_item() -> None:
     _watchdog.feed()
 
 
+def last_item_done() -> None:
+    """A processor says that no item is under way any more: what follows (writing what all gave) is not timed here."""
+    _watchdog.rest()
+
+
 class WorkerProcess:
     """The Ray actor. Knows no stage: processors arrive pickled and stay loaded until the driver evicts them."""
 

@@ -304,7 +304,9 @@ def test_a_policy_of_no_numbers_is_noticed(ppo: Ppo, monkeypatch: pytest.MonkeyP
 
 def test_too_many_cut_answers_stop_it(ppo: Ppo) -> None:
     ppo.settings = replace(SETTINGS, sampling=Sampling(max_new_tokens=2), max_unfinished=0.5)
-    with pytest.raises(TrainingError, match=r"of the rollout was cut at 2 tokens \(limit 50.0%\). Raise ppo.sampling"):
+    with pytest.raises(
+        TrainingError, match=r"of the rollout was cut at 2 tokens \(limit 50.0%\). Raise ppo.training.sampling"
+    ):
         ppo.rollout(prompts_of(ppo.lm) * 4, seed=0)
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from storage.lake import Lake
 from storage.rows import row_digest
 from tasks.fanout import Unit, WorkerPool
-from tasks.frames import FrameReader, FramesConfig, FrameSet, FramesSettings, frames
+from tasks.frames import AGAIN, FrameReader, FramesConfig, FrameSet, FramesSettings, frames
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
 from tasks.videos import VideosConfig, content_of, videos
@@ -217,7 +217,7 @@ def test_a_video_that_changes_or_goes_after_it_was_listed_says_so(films: Path, t
     outcomes = FrameReader(FramesSettings(EXACT, Lake(tmp_path / "lake"), films)).process(items, seed=0)
     gone, changed, same = (outcome.reason or "" for outcome in outcomes)
     assert gone == "the file is gone: put it back, or take it off the list"
-    assert changed == "changed while the run was reading it: run again when nothing writes to it"
+    assert changed == f"changed while the run was reading it: {AGAIN} when nothing writes to it"
     assert not same
 
 

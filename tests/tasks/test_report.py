@@ -301,7 +301,7 @@ def chosen(made: report_lake.Made, count: int = 12) -> list[Any]:
     slots = SlotVocabulary(**made.parameters["agreement"]["slots"])
     run = made.results
     judged = made.of("preferences")
-    known = arms_of(made.lake, judged, [], made.parameters)
+    known = arms_of(made.lake, judged, made.parameters)
     return pairs_of(made.lake, known, judged, run["instructions"], run["frames"], Grader(slots), count=count)
 
 
