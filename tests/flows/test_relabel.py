@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 from reduced import SMALL
@@ -14,7 +15,8 @@ from reduced import SMALL
 from flows.parameters import Labelling
 from flows.presets import load
 from flows.relabel import relabel
-from miniature.dataset import write
+from miniature.dataset import encode, write
+from miniature.world import render, sample_scene
 from storage.lake import Lake
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -64,6 +66,14 @@ def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) ->
     assert night(folder) == {"the same": ASKED, "new": 4}
     judged, *_ = [each for each in labelled(folder)[::-1] if each["stage"] == "preferences"]
     assert (judged["items"], judged["reused"]) == (ASKED + 4, ASKED)
+    video = json.loads((folder / "rl.json").read_text())[0]["video"]
+    shown = sum(row["video"] == video for row in json.loads((folder / "rl.json").read_text()))
+    encode(render(sample_scene(np.random.default_rng(99))), folder / "videos" / video)
+    moved = night(folder)
+    judged, *_ = [each for each in labelled(folder)[::-1] if each["stage"] == "preferences"]
+    assert (judged["items"], judged["reused"]) == (ASKED + 4, ASKED + 4 - shown), "a video changed"
+    assert sum(moved.values()) - moved.get("gone", 0) == ASKED + 4
+
     trained = [each for each in labelled(folder) if each["stage"] == "sft"]
     assert len(trained) == 1, "the model whose answers are judged is not trained anew"
 

@@ -13,6 +13,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from reduced import LIMIT_S, Place, adapters, contents, kill
 
+from flows.views import lineage
 from storage.lake import Lake
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -105,6 +106,20 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     assert done.returncode == 0, done.stderr
     assert contents(lake) == contents(quiet)
     assert adapters(lake) == adapters(quiet)
+
+
+def test_lineage_of_a_policy_names_every_stage_before_it(quiet: Lake) -> None:
+    rows = quiet.table("checkpoints").read(columns=["role", "arm", "final", "blob", "merged"]).to_pylist()
+    (policy,) = [row for row in rows if row["final"] and (row["role"], row["arm"]) == ("policy", "ppo_context")]
+    (supervised,) = [row for row in rows if row["final"] and row["role"] == "sft"]
+    assert policy["merged"] == [supervised["blob"]]
+    found, left = set(), [lineage(quiet, policy["blob"])]
+    while left:
+        origin = left.pop()
+        found.add(origin.stage)
+        left += origin.inputs
+    begin = {"videos", "frames", "instructions", "visual_tokens", "captions"}
+    assert found == {*begin, "sft", "candidates", "preferences", "reward_model", "policy"}
 
 
 def test_the_number_of_workers_changes_nothing(place: Place, quiet: Lake) -> None:

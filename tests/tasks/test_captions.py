@@ -138,6 +138,13 @@ def test_another_prompt_is_another_version_and_greedy_captions_serve_every_seed(
     assert len(rows_of(ctx.lake, first)) == len(rows_of(ctx.lake, other_prompt)) == 4
 
 
+def test_sampled_captions_of_one_seed_do_not_serve_another(ctx: RunContext, tokens: StageResult) -> None:
+    config = _config(sampling=Sampling(temperature=1.0, max_new_tokens=24))
+    first = captions(ctx, config, tokens, base_model())
+    second = captions(replace(ctx, seed=1), config, tokens, base_model())
+    assert (first.items, second.cached, second.reused) == (4, False, 0)
+
+
 def test_a_new_video_is_captioned_and_the_known_ones_are_kept(ctx: RunContext, tmp_path: Path) -> None:
     ctx = other_lake(ctx, tmp_path / "lake")
     few, more = dict(list(VIDEOS.items())[1:]), VIDEOS

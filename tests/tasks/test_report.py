@@ -253,8 +253,8 @@ def test_cached_stages_tell_how_long_they_took_before(made: report_lake.Made, tm
 def arms() -> list[Arm]:
     how = {"frame_set": "judge_2", "method": "likelihood"}
     return [
-        Arm("none", "none", 2, narrative=False, title="PPO, no narrative", phrase="PPO without", **how),
-        Arm("context", "context", 3, narrative=True, title="PPO, with narrative", phrase="PPO with", **how),
+        Arm("none", 2, narrative=False, title="PPO, no narrative", phrase="PPO without", **how),
+        Arm("context", 3, narrative=True, title="PPO, with narrative", phrase="PPO with", **how),
     ]
 
 

@@ -204,6 +204,19 @@ def test_a_retry_tries_what_is_quarantined_and_nothing_else(ctx: RunContext, tmp
     assert [path.name for path in (tmp_path / "fourth").iterdir()] == ["v05"]
 
 
+def test_a_retry_that_heals_nothing_changes_nothing_downstream(ctx: RunContext, tmp_path: Path) -> None:
+    before = run(ctx, tmp_path / "first", refuse=["v03"])
+    after = run(replace(ctx, retries=2), tmp_path / "second", refuse=["v03"])
+    assert (after.key, after.ok, after.quarantined) == (before.key, 9, 1)
+    assert [path.name for path in (tmp_path / "second").iterdir()] == ["v03"]
+
+
+def test_what_is_selected_is_in_the_key_of_the_stage_and_not_of_an_item() -> None:
+    some, all_of_them = stage_of(selection={"limit": 3}), stage_of(selection={"limit": None})
+    assert some.key != all_of_them.key
+    assert some.item_key({"item_id": "v00"}) == all_of_them.item_key({"item_id": "v00"})
+
+
 def test_a_retry_comes_before_the_quarantine_limit(ctx: RunContext, tmp_path: Path) -> None:
     strict = replace(ctx, max_quarantined=0.1)
     with pytest.raises(QuarantineError, match=r"run\.retries=1 tries them once more"):
