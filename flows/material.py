@@ -11,6 +11,7 @@ from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
 from tasks.model_ref import ModelRef
 from tasks.preferences import JudgingConfig, PreferencesConfig
+from tasks.progress import Progress
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import visual_tokens
 
@@ -34,7 +35,7 @@ class Material:
 
 def material(step: Steps, p: Labelling) -> Material:
     """The first stages of the graph."""
-    base, labeler = plain_models(p.models)
+    base, labeler = plain_models(p.models, step.ctx.progress)
     source = VideosConfig(folder=p.data.videos)
     sampled = step(frames, p.frames, step(videos, source), source)
     asked = step(instructions, instruction_files(p.data), sampled)
@@ -45,10 +46,17 @@ def material(step: Steps, p: Labelling) -> Material:
     return Material(base, labeler, asked, seen, seen_by_labeler, narrated)
 
 
-def plain_models(models: ModelsConfig) -> tuple[ModelRef, ModelRef]:
-    """The model to tune and the labeler, as they come."""
-    place = {"device": models.device, "dtype": models.dtype}
-    return ModelRef.of(models.policy, **place), ModelRef.of(models.labeler, **place)
+def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, ModelRef]:
+    """The model to tune and the labeler, as they come; to hash a large checkpoint takes a while."""
+    bar = progress.start("models: hashing", 2)
+    try:
+        base = ModelRef.of(models.policy, device=models.device, dtype=models.dtype)
+        bar.advance()
+        labeler = ModelRef.of(models.labeler, device=models.device, dtype=models.dtype)
+        bar.advance()
+        return base, labeler
+    finally:
+        bar.finish()
 
 
 def instruction_files(data: DataConfig) -> InstructionsConfig:

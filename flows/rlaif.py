@@ -119,6 +119,11 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
 def write_report(step: Steps, p: Parameters, graph: Any, results: list[StageResult]) -> Path:
     """Writes the report and shows the way to it. Prefect puts results in the place of the futures in `graph`."""
     usage, values = step.usage.usage(), p.model_dump(mode="json")
-    page = report(step.ctx, p.report, results, graph, usage, command(p), values)
+    bar = step.ctx.progress.start("report", 1)
+    try:
+        page = report(step.ctx, p.report, results, graph, usage, command(p), values)
+        bar.advance()
+    finally:
+        bar.finish()
     show_report(p.run.name, page, json.loads((page.parent / SUMMARY).read_text()))
     return page
