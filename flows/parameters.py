@@ -110,6 +110,13 @@ class Labelling(BaseModel):
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        captioned = next(one for one in self.frames.sets if one.name == self.captions.frame_set)
+        if captioned.n > self.captions.max_frames:
+            raise ValueError(
+                f"captions: a clip of frame set {captioned.name!r} has {captioned.n} frames, more than "
+                f"captions.max_frames {self.captions.max_frames}: give the set more clips of fewer frames, or raise "
+                "the limit if the captioner can take them"
+            )
         return self
 
     def _ways(self) -> list[JudgingConfig]:

@@ -48,7 +48,7 @@ def _here(
 ) -> list[Outcome]:
     """The captions of all videos, made in this process."""
     windows = [{"clip": 0, "start": 0.0, "end": 1.0}, {"clip": 1, "start": 1.0, "end": 2.0}]
-    items = items or [{"item_id": video, "clips": windows} for video in VIDEOS]
+    items = items or [{"item_id": video, "video": video, "question": None, "clips": windows} for video in VIDEOS]
     return CaptionClips(CaptionSettings(ctx.lake_root, tokens.ref, base_model(), _config(**changes))).process(items, 0)
 
 
@@ -121,7 +121,7 @@ def test_a_set_that_was_not_sampled_and_a_video_without_tokens_are_named(
 ) -> None:
     (outcome, *_) = _here(ctx, tokens, frame_set="clip")
     assert outcome.reason == "Frame set 'clip' was not sampled; known: clips, judge_2, policy. Add it to frames.sets."
-    (outcome,) = _here(ctx, tokens, [{"item_id": "gone.mp4", "clips": []}])
+    (outcome,) = _here(ctx, tokens, [{"item_id": "x", "video": "gone.mp4", "question": None, "clips": []}])
     assert outcome.reason is not None
     assert "gone.mp4 has no visual tokens" in outcome.reason
 
