@@ -130,7 +130,7 @@ def _items(lake: Lake, tokens: StageRef, questions: StageRef | None, config: Cap
     }
     if questions is None:
         return [{"item_id": video, "video": video, "question": None, **shown} for video, shown in seen.items()]
-    unseen = {"tokens": None, "clips": []}
+    unseen: dict[str, Any] = {"tokens": None, "clips": []}
     return [
         {
             "item_id": row["item_id"],

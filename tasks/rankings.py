@@ -59,7 +59,7 @@ class RankingsConfig(BaseModel):
     frame_set: str = Field("policy", description="Frame set that the ranker is shown.")
     narrative: bool = Field(False, description="Whether a judge or listwise model reads the narrative of the video.")
     judging: PreferencesConfig = Field(
-        default=PreferencesConfig(),
+        default_factory=lambda: PreferencesConfig.model_validate({}),
         description="Method tournament: how two answers are compared; frame_set and narrative above hold, not its own.",
     )
     prompts: RankPrompts = Field(default=RankPrompts(), description="Method listwise: what the model is asked.")
