@@ -9,6 +9,7 @@ LABELS = string.ascii_uppercase
 
 # "B", "2. B", "Answer B", "(B)", "**B**.", '["B"': a label with nothing but marks and its number around it.
 _PART = re.compile(r"""(?:([0-9]{1,2})[.)]\s*)?[("'\[*]*(?:answer\s+)?([a-z])[)"'\]*.]*""", re.IGNORECASE | re.ASCII)
+_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 _LONGEST = 2000
 
 
@@ -20,7 +21,7 @@ def parse_order(text: str, n: int) -> tuple[int, ...]:
     """The answers in the order of a reply, best first: numbers from 0 of the labels A, B, ...
 
     Every label must stand there exactly once, and nothing else: "B > A > C", "B, A, C", one a line (numbered from 1 or
-    not), or a JSON list of them.
+    not), or a JSON list of them, which may stand in a code block.
 
     Raises:
         OrderError: it is no such order.
@@ -28,7 +29,7 @@ def parse_order(text: str, n: int) -> tuple[int, ...]:
     """
     if not 1 <= n <= len(LABELS):
         raise ValueError(f"There are labels for 1 to {len(LABELS)} answers, not for {n}.")
-    parts = _parts(text.strip())
+    parts = _parts(_bare(text.strip()))
     found = [_PART.fullmatch(part) for part in parts]
     for part, match in zip(parts, found, strict=True):
         if match is None:
@@ -40,6 +41,13 @@ def parse_order(text: str, n: int) -> tuple[int, ...]:
     if any(numbers) and numbers != [str(number) for number in range(1, n + 1)]:
         raise OrderError("the reply numbers the labels, but not from 1 upwards: it could mean two orders")
     return tuple(LABELS.index(label) for label in labels)
+
+
+def _bare(text: str) -> str:
+    """The text without the marks of a code block and of a list around it."""
+    fenced = _FENCED.fullmatch(text)
+    inner = fenced[1] if fenced else text
+    return inner[1:-1].strip() if inner.startswith("[") and inner.endswith("]") else inner
 
 
 def _parts(text: str) -> list[str]:
