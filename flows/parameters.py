@@ -110,6 +110,12 @@ class Labelling(BaseModel):
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        untold = self._judged() - set(self.captions.splits) if self.captions.condition_on_question else set()
+        if untold:
+            raise ValueError(
+                f"captions.splits lacks {', '.join(sorted(untold))}: candidates of these instructions are judged, and "
+                "with captions.condition_on_question each needs a narrative of its own"
+            )
         captioned = next(one for one in self.frames.sets if one.name == self.captions.frame_set)
         if captioned.n > self.captions.max_frames:
             raise ValueError(
@@ -123,6 +129,10 @@ class Labelling(BaseModel):
         """Every way in which the run judges."""
         return self.arms
 
+    def _judged(self) -> set[str]:
+        """The splits whose candidates are judged."""
+        return {self.candidates.split}
+
 
 class Parameters(Labelling):
     """All sections of a preset."""
@@ -135,3 +145,6 @@ class Parameters(Labelling):
 
     def _ways(self) -> list[JudgingConfig]:
         return [*self.arms, *self.agreement.conditions]
+
+    def _judged(self) -> set[str]:
+        return {self.candidates.split, *([self.agreement.split] if self.agreement.conditions else [])}

@@ -39,11 +39,12 @@ class Group:
     context: str | None = None
 
     def distinct(self) -> list[str]:
-        """One of all answers that say the same. Shuffled by the group's name alone, not by the order of the answers."""
+        """One of all answers that say the same, in their commonest spelling (of several, the last by code points: small
+        letters, with a closing mark). Shuffled by the group's name alone, not by the order of the answers.
+        """
         spellings: dict[str, str] = {}
-        for answer in self.answers:
-            same = normalised(answer)
-            spellings[same] = min(answer, spellings.get(same, answer))
+        for answer in sorted(self.answers, key=lambda answer: (self.answers.count(answer), answer)):
+            spellings[normalised(answer)] = answer
         return sorted(spellings.values(), key=lambda answer: hashlib.sha256(f"{self.name}\n{answer}".encode()).digest())
 
 

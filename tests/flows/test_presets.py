@@ -47,6 +47,14 @@ def test_a_captioner_that_takes_more_frames_may_be_given_them() -> None:
     assert load("miniature", ["frames.sets.3.n=21", "captions.max_frames=21"]).frames.sets[3].n == 21
 
 
+def test_narratives_for_questions_are_written_for_all_that_is_judged() -> None:
+    asked = ["captions.condition_on_question=true", "captions.splits=[rl]"]
+    with pytest.raises(PresetError, match=r"captions\.splits lacks benchmark: candidates"):
+        load("miniature", asked)
+    assert load("miniature", [*asked, "agreement.conditions=[]"]).captions.splits == ("rl",)
+    assert load("miniature", asked[:1]).captions.splits == ("rl", "benchmark")
+
+
 def test_the_command_reproduces_the_parameters() -> None:
     overrides = ["run.name=other", "arms.1.method=verdict", "data.prepare=null", "captions.prompt=what's this?"]
     given = load("miniature", overrides)

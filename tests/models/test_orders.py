@@ -55,7 +55,7 @@ def test_every_way_to_write_an_order_is_read(form: str, order: list[int]) -> Non
         ("B > A > C\nB > C > A", "holds 'C\\nB'"),
         ("2. B\n1. A\n3. C", "not from 1 upwards"),
         ("1. B\nA\n3. C", "not from 1 upwards"),
-        ("[2, 1, 3]", "holds '[2'"),
+        ("[2, 1, 3]", "holds '2'"),
         ('["B", "A", "C",]', "holds ''"),
         ("B > A >", "holds ''"),
         ("<html><body>502</body></html>", "no order of labels"),

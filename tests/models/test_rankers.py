@@ -129,6 +129,18 @@ def test_the_order_of_the_candidates_changes_nothing(ranker: Ranker, answers: li
     assert other.ranks == tuple(one.ranks[i] for i in order)
 
 
+@pytest.mark.parametrize(
+    ("answers", "spelling"),
+    [
+        (["IT IS RED", "it is red."], "it is red."),
+        (["It is red", "It is red", "it is red."], "It is red"),
+        ([" a", "a"], "a"),
+    ],
+)
+def test_answers_that_say_the_same_are_read_in_one_spelling(answers: list[str], spelling: str) -> None:
+    assert group(answers).distinct() == group(answers[::-1]).distinct() == [spelling]
+
+
 @given(answers=GROUPS)
 def test_each_different_answer_plays_once_against_every_other(answers: list[str]) -> None:
     judge, n = QualityJudge(), len({normalised(answer) for answer in answers})
