@@ -103,7 +103,9 @@ class ListwiseRanker:
         ]
 
     def _question(self, group: Group, shown: list[str]) -> str:
-        answers = "\n\n".join(f"Answer {label}: {answer}" for label, answer in zip(LABELS, shown, strict=False))
+        # On one line each: a line of an answer must not pass for another answer's label.
+        lines = [" ".join(answer.split()) for answer in shown]
+        answers = "\n\n".join(f"Answer {label}: {line}" for label, line in zip(LABELS, lines, strict=False))
         text = self._text if group.context is None else self._context_text
         return text.format(question=group.question, answers=answers, context=group.context)
 
