@@ -42,7 +42,8 @@ def material(step: Steps, p: Labelling) -> Material:
     seen = step(visual_tokens, p.visual_tokens, sampled, base, label="policy")
     same_eyes = base.tower == labeler.tower
     seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
-    narrated = step(captions, p.captions, seen_by_labeler, labeler)
+    by_question = (asked,) if p.captions.condition_on_question else ()
+    narrated = step(captions, p.captions, seen_by_labeler, labeler, *by_question)
     return Material(base, labeler, asked, seen, seen_by_labeler, narrated)
 
 

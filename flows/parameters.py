@@ -126,11 +126,28 @@ class Labelling(BaseModel):
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        untold = self._judged() - set(self.captions.splits) if self.captions.condition_on_question else set()
+        if untold:
+            raise ValueError(
+                f"captions.splits lacks {', '.join(sorted(untold))}: candidates of these instructions are judged, and "
+                "with captions.condition_on_question each needs a narrative of its own"
+            )
+        captioned = next(one for one in self.frames.sets if one.name == self.captions.frame_set)
+        if captioned.n > self.captions.max_frames:
+            raise ValueError(
+                f"captions: a clip of frame set {captioned.name!r} has {captioned.n} frames, more than "
+                f"captions.max_frames {self.captions.max_frames}: give the set more clips of fewer frames, or raise "
+                "the limit if the captioner can take them"
+            )
         return self
 
     def _ways(self) -> list[JudgingConfig]:
         """Every way in which the run judges."""
         return self.arms
+
+    def _judged(self) -> set[str]:
+        """The splits whose candidates are judged."""
+        return {self.candidates.split}
 
 
 class Parameters(Labelling):
@@ -144,3 +161,6 @@ class Parameters(Labelling):
 
     def _ways(self) -> list[JudgingConfig]:
         return [*self.arms, *self.agreement.conditions]
+
+    def _judged(self) -> set[str]:
+        return {self.candidates.split, *([self.agreement.split] if self.agreement.conditions else [])}

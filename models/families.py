@@ -84,8 +84,12 @@ def pack(videos: Sequence[Tensor]) -> dict[str, Any]:
     """The keyword arguments that hand visual tokens to a model's forward.
 
     Args:
-        videos: each video's joined tokens [T_i, D], in the order of the placeholders; lengths may differ.
+        videos: each video's joined tokens [T_i, D], in the order of the placeholders; lengths may differ, and a prompt
+            of text alone has T_i = 0.
     """
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    return {"mm_encoder_outputs": {"video": BaseModelOutputWithPooling(pooler_output=torch.cat(list(videos))[None])}}
+    tokens = torch.cat(list(videos))[None]
+    if not tokens.numel():
+        return {}  # Text alone: the model then runs its language model only.
+    return {"mm_encoder_outputs": {"video": BaseModelOutputWithPooling(pooler_output=tokens)}}

@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenised question about one video.
+    """A tokenised question about one video, or about nothing but its own text.
 
     Attributes:
         ids: tokens; the video placeholder is as long as `visual`.
-        visual: visual tokens [T, D] that replace the placeholder.
+        visual: visual tokens [T, D] that replace the placeholder; T is 0 where no video is shown.
     """
 
     ids: tuple[int, ...]

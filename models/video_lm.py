@@ -114,20 +114,26 @@ class VideoLM:
         """Visual tokens [F, P, D] of frames uint8 [F, H, W, 3]: one pass of the vision tower."""
         return self.family.encode(self.core, self.processor, frames)
 
-    def prompt(self, text: str, frame_tokens: Tensor) -> Prompt:
+    def prompt(self, text: str, frame_tokens: Tensor | None = None) -> Prompt:
         """The chat prompt of a question.
 
         Args:
             text: what the user says; the video stands before it.
-            frame_tokens: visual tokens [F, P, D] of the frames to show.
+            frame_tokens: visual tokens [F, P, D] of the frames to show; None: no video, text alone.
+
+        Raises:
+            ValueError: the text itself holds the placeholder of a video.
         """
-        content = [{"type": "video"}, {"type": "text", "text": text}]
+        content = [{"type": "text", "text": text}]
+        visual = torch.empty(0, self.hidden_size, device=self.device, dtype=self.core.dtype)
+        if frame_tokens is not None:
+            content = [{"type": "video"}, *content]
+            visual = self.family.join(self.core, frame_tokens.to(self.device, self.core.dtype))
         chat = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        visual = self.family.join(self.core, frame_tokens.to(self.device, self.core.dtype))
         placeholder = self.processor.video_token
-        if chat.count(placeholder) != 1:
+        if chat.count(placeholder) != len(content) - 1:
             raise ValueError(f"The text {text!r} holds the video placeholder {placeholder!r}; remove it.")
         ids = self.tokenizer(chat.replace(placeholder, placeholder * len(visual)), add_special_tokens=False)[
             "input_ids"

@@ -61,7 +61,14 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "split": _STRING,
         "source?": _STRING,
     },
-    "captions": {"video": _STRING, "narrative?": _STRING, "clips?": pa.list_(_CLIP)},
+    "captions": {
+        "video": _STRING,
+        "instruction?": _STRING,  # Where the narrative was written for a question: the item is then the instruction.
+        "question?": _STRING,
+        "narrative?": _STRING,
+        "clips?": pa.list_(_CLIP),
+        "summary_tokens?": _INT,  # Where the narrative is a summary of the clips' captions.
+    },
     "candidates": {
         "instruction": _STRING,
         "video": _STRING,
@@ -92,6 +99,25 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "p_a_second?": _REAL,
         "consistent?": _BOOL,
         "arm": _STRING,
+    },
+    "rankings": {  # One row a candidate of a ranked group.
+        "instruction": _STRING,
+        "video": _STRING,
+        "question": _STRING,
+        "candidate": _INT,
+        "text": _STRING,
+        "rank": _REAL,  # 0 is the best; equal candidates share the average of their ranks.
+        "score?": _REAL,  # What was sorted by, higher is better; none where the ranker gave an order.
+        "group_size": _INT,
+        "distinct": _INT,  # Answers of the group that differ; 1: all are equal, and all ranks too.
+        "method": _STRING,  # "reward", "tournament", "listwise" or "truth"
+        "frame_set": _STRING,
+        "with_narrative": _BOOL,
+        "narrative?": _STRING,
+        "arm": _STRING,
+        "place?": _INT,  # Listwise: where in the prompt the answer stood, from 0.
+        "reply?": _STRING,  # Listwise: the order as the model wrote it.
+        "attempts": _INT,  # How often the ranker was asked; 0 where there was nothing to ask.
     },
     "checkpoints": {
         "role": _STRING,  # "sft", "reward", "policy" or "value"
@@ -163,6 +189,7 @@ _ORDER_IN_ITEM: dict[str, list[str]] = {
     "visual_tokens": ["tower"],
     "candidates": ["candidate"],
     "preferences": ["arm", "method", "frame_set", "with_narrative", "a", "b"],
+    "rankings": ["arm", "method", "candidate"],
     "checkpoints": ["role", "arm", "step"],
     "metrics": ["step", "name", "arm"],
     "scores": ["checkpoint", "decoding"],

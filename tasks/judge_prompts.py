@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from models.templates import checked, shipped
 
 
-def _needs(*slots: str) -> AfterValidator:
+def needs(*slots: str) -> AfterValidator:
+    """Checks a prompt field: its placeholders are exactly `slots`."""
     return AfterValidator(lambda text: checked(text, *slots))
 
 
@@ -18,17 +19,17 @@ class JudgePrompts(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    likelihood: Annotated[str, _needs("question")] = Field(
+    likelihood: Annotated[str, needs("question")] = Field(
         default=shipped("judge_likelihood"),
         description="Method likelihood: what the answers reply to, with {question}.",
     )
-    likelihood_context: Annotated[str, _needs("context", "question")] = Field(
+    likelihood_context: Annotated[str, needs("context", "question")] = Field(
         default=shipped("judge_likelihood_context"), description="The same with the narrative at {context}."
     )
-    verdict: Annotated[str, _needs("question", "a", "b")] = Field(
+    verdict: Annotated[str, needs("question", "a", "b")] = Field(
         default=shipped("judge_verdict"),
         description="Method verdict: {question}, answers {a} and {b}; asks for A or B.",
     )
-    verdict_context: Annotated[str, _needs("context", "question", "a", "b")] = Field(
+    verdict_context: Annotated[str, needs("context", "question", "a", "b")] = Field(
         default=shipped("judge_verdict_context"), description="The same with the narrative at {context}."
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.comparisons import Comparison, NoVerdict, Verdict
 from storage.lake import Lake
 from tasks.fanout import Outcome
+from tasks.groups import candidate_groups
 from tasks.judge_prompts import JudgePrompts
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -94,12 +95,12 @@ def preferences(
     """
     if config.narrative and captions is None:
         raise ValueError(f"Arm {arm!r} judges with the narrative, but no captions were made; run the captions stage.")
-    inputs = (candidates.ref, tokens.ref, *([captions.ref] if captions is not None and config.narrative else []))
+    narrated = captions.ref if captions is not None and config.narrative else None
     stage = Stage(
         name="preferences",
         table="preferences",
         config={**config.decisive(), "arm": arm},
-        inputs=inputs,
+        inputs=(candidates.ref, tokens.ref, *([narrated] if narrated else [])),
         model=model.identity,
         prompts={config.prompt_name: getattr(config.prompts, config.prompt_name)},
         seed=0,  # Nothing is drawn.
@@ -108,51 +109,8 @@ def preferences(
         label=f"preferences {arm}",
     )
     settings = JudgeSettings(ctx.lake_root, tokens.ref, model, config, arm)
-    return run_stage(ctx, stage, lambda: _items(ctx.lake, config, *inputs), JudgePairs, settings)
-
-
-def _items(
-    lake: Lake, config: PreferencesConfig, candidates: StageRef, tokens: StageRef, captions: StageRef | None = None
-) -> list[dict[str, Any]]:
-    columns = ["item_id", "status", "video", "question", "candidate", "text", "finished"]
-    groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in lake.table(candidates.table).read(candidates.key, columns=columns).to_pylist():
-        if row["status"] == "ok":
-            groups[row["item_id"]].append(row)
-    shown = lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"]).to_pylist()
-    tokens_of = {row["item_id"]: row["item_key"] for row in shown}
-    narratives = _narratives(lake, captions)
-    items = []
-    for item_id, rows in groups.items():
-        video = rows[0]["video"]
-        narrative, fault = narratives.get(video, (None, "was not captioned")) if config.narrative else (None, None)
-        items.append(
-            {
-                "item_id": item_id,
-                "video": video,
-                "question": rows[0]["question"],
-                "tokens": tokens_of.get(video),
-                "candidates": [[row["candidate"], row["text"]] for row in rows],
-                "narrative": narrative,
-                "fault": _cut(rows) or (fault and f"no narrative of video {video} for the judge: {fault}"),
-            }
-        )
-    return items
-
-
-def _narratives(lake: Lake, captions: StageRef | None) -> dict[str, tuple[str | None, str | None]]:
-    """By video: its narrative, or None and why there is none."""
-    if captions is None:
-        return {}
-    rows = lake.table(captions.table).read(captions.key, columns=["item_id", "narrative", "reason"]).to_pylist()
-    return {row["item_id"]: (row["narrative"], None if row["narrative"] else row["reason"] or "empty") for row in rows}
-
-
-def _cut(rows: list[dict[str, Any]]) -> str | None:
-    cut = sum(not row["finished"] for row in rows)
-    if not cut:
-        return None
-    return f"{cut} of its {len(rows)} candidates were cut by the token limit; raise candidates.sampling.max_new_tokens"
+    items = partial(candidate_groups, ctx.lake, candidates.ref, tokens.ref, narrated)
+    return run_stage(ctx, stage, items, JudgePairs, settings)
 
 
 @dataclass(frozen=True)

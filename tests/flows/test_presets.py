@@ -43,6 +43,18 @@ def test_overrides_reach_every_depth() -> None:
     )
 
 
+def test_a_captioner_that_takes_more_frames_may_be_given_them() -> None:
+    assert load("miniature", ["frames.sets.3.n=21", "captions.max_frames=21"]).frames.sets[3].n == 21
+
+
+def test_narratives_for_questions_are_written_for_all_that_is_judged() -> None:
+    asked = ["captions.condition_on_question=true", "captions.splits=[rl]"]
+    with pytest.raises(PresetError, match=r"captions\.splits lacks benchmark: candidates"):
+        load("miniature", asked)
+    assert load("miniature", [*asked, "agreement.conditions=[]"]).captions.splits == ("rl",)
+    assert load("miniature", asked[:1]).captions.splits == ("rl", "benchmark")
+
+
 def test_the_command_reproduces_the_parameters() -> None:
     overrides = ["run.name=other", "arms.1.method=verdict", "data.prepare=null", "captions.prompt=what's this?"]
     given = load("miniature", overrides)
@@ -64,6 +76,8 @@ def test_the_command_reproduces_the_parameters() -> None:
         ("run.name=two words", "run.name: String should match"),
         ("arms.0.frame_set=judge", "frame_set 'judge' is none of frames.sets"),
         ("arms.0.name=ppo_no_context", "names of arms and agreement.conditions must differ"),
+        ("frames.sets.3.n=21", "clip of frame set 'clips' has 21 frames, more than captions.max_frames 20"),
+        ("captions.prompts.next=go on", "captions.prompts.next: Prompt text 'go on' needs the placeholders {previous}"),
         ("arms.9.name=x", "entries 0 to 1"),
         ("run.seed.more=1", "stands the value 0"),
         ("run.seed", "must read section.key=value"),

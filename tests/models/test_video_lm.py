@@ -119,9 +119,33 @@ def test_a_second_turn_continues_the_chat_as_the_template_writes_it(lm: VideoLM)
     assert ids == lm.tokenizer(chat, add_special_tokens=False)["input_ids"]
 
 
+def test_text_alone_gives_what_the_language_model_gives(lm: VideoLM) -> None:
+    text = [{"type": "text", "text": QUESTIONS[1]}]
+    chat = lm.processor.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+    )
+    ids = lm.tokenizer(chat, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    prompt = lm.prompt(QUESTIONS[1])
+    assert (list(prompt.ids), len(prompt.visual)) == (ids[0].tolist(), 0)
+    after_prompt = lm.logits(lm.hidden([prompt], [lm.response_ids("it is red.")]).before_response[0, 0]).detach()
+    expected = lm.core(input_ids=ids).logits[0, -1].detach()
+    said = [token for token in range(len(expected)) if token not in lm.suppressed]
+    assert torch.allclose(after_prompt[said], expected[said], atol=1e-5)
+
+
+def test_text_alone_may_stand_beside_videos_in_a_batch(lm: VideoLM) -> None:
+    greedy = Sampling(temperature=0, max_new_tokens=6)
+    shown, *others = prompts_of(lm)
+    mixed = [shown, lm.prompt(QUESTIONS[0]), *others, lm.prompt(QUESTIONS[1])]
+    together = lm.generate(mixed, greedy)
+    assert together == [lm.generate([prompt], greedy)[0] for prompt in mixed]
+
+
 def test_a_question_that_holds_the_placeholder_is_refused(lm: VideoLM) -> None:
     with pytest.raises(ValueError, match="placeholder '<video>'; remove it"):
         lm.prompt("what is in <video>?", lm.encode(random_frames(2)))
+    with pytest.raises(ValueError, match="placeholder '<video>'; remove it"):
+        lm.prompt("what is in <video>?")
 
 
 @pytest.mark.parametrize("name", ["missing", "nowhere/at/all"])

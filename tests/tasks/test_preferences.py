@@ -177,6 +177,19 @@ def test_without_the_narrative_captions_are_not_needed(ctx: RunContext, tokens: 
         preferences(ctx, config(), candidates, tokens, None, judge, "arm")
 
 
+def test_a_narrative_for_a_question_is_read_with_that_question(
+    ctx: RunContext, tokens: StageResult, judge: ModelRef
+) -> None:
+    told = {"one": "a red circle grows.", "two": "a blue cross shrinks."}
+    rows = [row(name, video=ONE, instruction=name, question=QUESTION, narrative=text) for name, text in told.items()]
+    captions = committed(ctx.lake.table("captions"), rows, "by_question")
+    candidates = sampled(ctx, *(answers(name, ONE) for name in (*told, "three")))
+    judged = rows_of(ctx.lake, preferences(ctx, config(), candidates, tokens, captions, judge, "arm"))
+    assert {name: judged[name][0]["narrative"] for name in told} == told
+    assert judged["one"][0]["score_a"] != judged["two"][0]["score_a"]
+    assert "was not captioned" in judged["three"][0]["reason"]
+
+
 def test_a_judge_that_answers_nonsense_is_quarantined(ctx: RunContext, tokens: StageResult, judge: ModelRef) -> None:
     chosen = config(method="verdict", narrative=False, min_choice_mass=0.5)
     item: dict[str, Any] = {"item_id": "x", "video": ONE, "question": QUESTION, "narrative": None, "fault": None}

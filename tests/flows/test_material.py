@@ -1,0 +1,29 @@
+"""What every labelling begins with, as far as the stages' inputs go."""
+
+from typing import Any
+
+import pytest
+
+from flows.material import material
+from flows.presets import load
+
+
+class Recorder:
+    """In the place of Steps: keeps what each stage is handed, and gives its name as its result."""
+
+    def __init__(self) -> None:
+        self.handed: dict[str, tuple[Any, ...]] = {}
+
+    def __call__(self, stage: Any, *inputs: Any, **named: Any) -> str:  # noqa: ARG002 - labels do not matter here
+        self.handed[stage.__name__] = inputs
+        return str(stage.__name__)
+
+
+@pytest.mark.parametrize("by_question", [False, True])
+def test_captions_read_the_questions_only_where_they_are_in_view(by_question: bool) -> None:
+    parameters = load("miniature", [f"captions.condition_on_question={str(by_question).lower()}"])
+    step = Recorder()
+    material(step, parameters)  # type: ignore[arg-type]
+    config, tokens, _, *questions = step.handed["captions"]
+    assert (config, tokens) == (parameters.captions, "visual_tokens")
+    assert questions == (["instructions"] if by_question else [])
