@@ -110,6 +110,8 @@ class Labelling(BaseModel):
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
+        for way in self._ways():
+            self.preferences.check_judge(way.judge, way.method)
         return self
 
     def _ways(self) -> list[JudgingConfig]:

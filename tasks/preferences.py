@@ -6,15 +6,18 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.comparisons import Comparison, NoVerdict, Verdict
+from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
-from tasks.fanout import Outcome
+from tasks.fanout import Outcome, StageFailure
+from tasks.judge_endpoint import AGAIN, endpoint_judge
 from tasks.judge_prompts import JudgePrompts
 from tasks.model_ref import ModelRef
+from tasks.pictures import MissingFramesError, Pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from models.comparisons import Judge
     from models.video_lm import VideoLM
 
+LOCAL = "local"
 Method = Literal["likelihood", "verdict"]
 Candidate = tuple[int, str]
 
@@ -37,10 +41,11 @@ class JudgingConfig(BaseModel):
     method: Method = Field(
         description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
     )
+    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of preferences.endpoints.")
 
 
 class PreferencesConfig(BaseModel):
-    """How the judge compares answers. Arms override method, frame_set and narrative."""
+    """How the judge compares answers. Arms override method, frame_set, narrative and judge."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,6 +55,10 @@ class PreferencesConfig(BaseModel):
     )
     frame_set: str = Field("policy", description="Frame set that the judge is shown.")
     narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
+    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of the endpoints.")
+    endpoints: dict[str, JudgeEndpoint] = Field(
+        default={}, description="Judges behind OpenAI-compatible endpoints, by the name that an arm asks for."
+    )
     prompts: JudgePrompts = Field(default=JudgePrompts(), description="What the judge is asked.")
     max_pairs: int | None = Field(
         None, ge=1, description="Judge only this many pairs of an instruction, always the same ones; null: all."
@@ -64,63 +73,93 @@ class PreferencesConfig(BaseModel):
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
+    @model_validator(mode="after")
+    def _known_judge(self) -> Self:
+        self.check_judge(self.judge, self.method)
+        return self
+
+    def check_judge(self, judge: str, method: Method) -> None:
+        """Raises ValueError when no endpoint has the name `judge`, or it cannot judge by `method`."""
+        if judge == LOCAL:
+            return
+        if judge not in self.endpoints:
+            known = ", ".join([LOCAL, *self.endpoints])
+            raise ValueError(f"judge {judge!r} is none of preferences.endpoints; known: {known}")
+        if method != "verdict":
+            raise ValueError(f"judge {judge!r} is behind an endpoint, which gives no method {method!r}: use verdict")
+
+    @property
+    def endpoint(self) -> JudgeEndpoint | None:
+        """The endpoint that judges; None for the local judge."""
+        return None if self.judge == LOCAL else self.endpoints[self.judge]
+
     @property
     def prompt_name(self) -> str:
         """Which of the prompts is used."""
-        return f"{self.method}_context" if self.narrative else self.method
+        kind = self.method if self.endpoint is None else "endpoint"
+        return f"{kind}_context" if self.narrative else kind
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The texts that decide the verdicts."""
+        texts = {self.prompt_name: getattr(self.prompts, self.prompt_name)}
+        return texts if self.endpoint is None else {**texts, "again": AGAIN}
 
     def decisive(self) -> dict[str, Any]:
-        """What decides a verdict besides prompt and model; the other method's settings do not."""
-        other = "min_choice_mass" if self.method == "likelihood" else "reduction"
-        return self.model_dump(mode="json", exclude={"prompts", "shard_size", other})
+        """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
+        local = {"min_choice_mass", "batch_size", "reduction"}
+        other = {"min_choice_mass" if self.method == "likelihood" else "reduction"} if self.endpoint is None else local
+        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other})
 
 
 def preferences(
     ctx: RunContext,
     config: PreferencesConfig,
     candidates: StageResult,
-    tokens: StageResult,
+    shown: StageResult,
     captions: StageResult | None,
-    model: ModelRef,
+    model: ModelRef | JudgeEndpoint,
     arm: str,
 ) -> StageResult:
     """Judge the pairs of each instruction's candidates, one row a pair; equal candidates are ties and are kept.
 
-    An instruction is quarantined when a candidate was cut by the token limit, when its video has no narrative but the
-    judge is to read one, and when the judge gives no verdict on one of its pairs.
+    `shown` are the visual tokens of the local judge `model`, or the frames for one behind an endpoint. An instruction
+    is quarantined when a candidate was cut by the token limit, when its video has no narrative but the judge is to read
+    one, and when the judge gives no verdict on one of its pairs. An endpoint that answers nobody, or has used up its
+    budget, ends the stage; what it answered is in its ledger, and the same stage goes on from there.
 
     Raises:
         ValueError: the judge is to read narratives, but there are no captions.
     """
     if config.narrative and captions is None:
         raise ValueError(f"Arm {arm!r} judges with the narrative, but no captions were made; run the captions stage.")
-    inputs = (candidates.ref, tokens.ref, *([captions.ref] if captions is not None and config.narrative else []))
+    inputs = (candidates.ref, shown.ref, *([captions.ref] if captions is not None and config.narrative else []))
     stage = Stage(
         name="preferences",
         table="preferences",
         config={**config.decisive(), "arm": arm},
         inputs=inputs,
         model=model.identity,
-        prompts={config.prompt_name: getattr(config.prompts, config.prompt_name)},
+        prompts=config.asked,
         seed=0,  # Nothing is drawn.
         shard_size=config.shard_size,
         reuse=True,
         label=f"preferences {arm}",
     )
-    settings = JudgeSettings(ctx.lake_root, tokens.ref, model, config, arm)
+    settings = JudgeSettings(ctx.lake_root, shown.ref, model, config, arm, ctx.pool.workers)
     return run_stage(ctx, stage, lambda: _items(ctx.lake, config, *inputs), JudgePairs, settings)
 
 
 def _items(
-    lake: Lake, config: PreferencesConfig, candidates: StageRef, tokens: StageRef, captions: StageRef | None = None
+    lake: Lake, config: PreferencesConfig, candidates: StageRef, shown: StageRef, captions: StageRef | None = None
 ) -> list[dict[str, Any]]:
     columns = ["item_id", "status", "video", "question", "candidate", "text", "finished"]
     groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in lake.table(candidates.table).read(candidates.key, columns=columns).to_pylist():
         if row["status"] == "ok":
             groups[row["item_id"]].append(row)
-    shown = lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"]).to_pylist()
-    tokens_of = {row["item_id"]: row["item_key"] for row in shown}
+    seen = lake.table(shown.table).read(shown.key, columns=["item_id", "item_key"]).to_pylist()
+    shown_of = {row["item_id"]: row["item_key"] for row in seen}
     narratives = _narratives(lake, captions)
     items = []
     for item_id, rows in groups.items():
@@ -131,7 +170,7 @@ def _items(
                 "item_id": item_id,
                 "video": video,
                 "question": rows[0]["question"],
-                "tokens": tokens_of.get(video),
+                "tokens": shown_of.get(video),  # What the judge is shown, whichever it is: it decides the verdict.
                 "candidates": [[row["candidate"], row["text"]] for row in rows],
                 "narrative": narrative,
                 "fault": _cut(rows) or (fault and f"no narrative of video {video} for the judge: {fault}"),
@@ -160,10 +199,11 @@ class JudgeSettings:
     """What a worker needs."""
 
     lake: str
-    tokens: StageRef
-    model: ModelRef
+    shown: StageRef
+    model: ModelRef | JudgeEndpoint
     config: PreferencesConfig
     arm: str
+    workers: int = 1
 
 
 class JudgePairs:
@@ -171,14 +211,25 @@ class JudgePairs:
 
     def __init__(self, settings: JudgeSettings) -> None:
         lake = Lake(settings.lake)
-        self._tokens = VisualTokens(lake, settings.tokens)
-        self._judge = new_judge(settings.model.load(lake), settings.config)
+        self._shown: VisualTokens | Pictures
+        self._judge: Judge
+        if isinstance(settings.model, JudgeEndpoint):
+            self._shown = Pictures(lake, settings.shown, settings.model.max_side, settings.model.jpeg_quality)
+            self._judge = new_endpoint_judge(settings.model, settings)
+        else:
+            self._shown = VisualTokens(lake, settings.shown)
+            self._judge = new_judge(settings.model.load(lake), settings.config)
         self._config = settings.config
         self._arm = settings.arm
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
+        from models.endpoint import EndpointError
+
         asked = [self._comparisons(item) for item in items]
-        verdicts = iter(self._judge.judge([pair for each in asked if not isinstance(each, str) for pair in each]))
+        try:
+            verdicts = iter(self._judge.judge([pair for each in asked if not isinstance(each, str) for pair in each]))
+        except EndpointError as error:
+            raise StageFailure(str(error)) from None
         return [
             Outcome(item["item_id"], None, each)
             if isinstance(each, str)
@@ -193,8 +244,8 @@ class JudgePairs:
         if len(item["candidates"]) < 2:
             return "it has one candidate, and a pair needs two; raise candidates.n"
         try:
-            frames = self._tokens.frames(item["video"], self._config.frame_set)
-        except MissingTokensError as error:
+            frames = self._shown.frames(item["video"], self._config.frame_set)
+        except (MissingTokensError, MissingFramesError) as error:
             return str(error)
         return [
             Comparison(item["question"], frames, text_a, text_b, item["narrative"])
@@ -230,6 +281,19 @@ def pairs_of(item: dict[str, Any], most: int | None) -> list[tuple[Candidate, Ca
     if most is None or most >= len(pairs):
         return pairs
     return [pairs[i] for i in sorted(random.Random(item["item_id"]).sample(range(len(pairs)), most))]
+
+
+def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:
+    """The judge behind an endpoint that a configuration describes."""
+    config = settings.config
+    return endpoint_judge(
+        model,
+        lake=settings.lake,
+        workers=settings.workers,
+        text=config.prompts.endpoint,
+        context_text=config.prompts.endpoint_context,
+        tie_margin=config.tie_margin,
+    )
 
 
 def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
