@@ -50,11 +50,11 @@ def parse_verdict(text: str, *, cut: bool = False) -> Reply:
       preferred, preference) decides by the value of that key, read as below; its "reason" is kept and not interpreted.
       A key that stands twice with two values is a contradiction.
     - A text names a choice by
-        being it: "A", "(b)", "**A**", "[[A]]", "Answer A", "the second answer", "tie", "both are equal";
+        being it, or having a line that is it: "A", "(b)", "**A**", "[[A]]", "Answer A", "the second answer", "tie";
         beginning a line or a sentence with it as a label: "A) ...", "B: ...", "A.", "A, because ...";
         stating it: "the better answer is B", "verdict: A", "A is better", "B wins", "I prefer answer A",
-        "the first answer is better", "it is a tie", "neither is better", "the answers are equally good".
-      A single small letter counts only where it is the whole text, in brackets or after "answer" or its synonyms:
+        "the first answer is better", "it is a tie", "both are equal", "neither is better".
+      A single small letter counts only where it is the whole line, in brackets or after "answer" or its synonyms:
       elsewhere it may be the article. A statement counts only when nothing before it in its sentence denies or
       conditions it ("not", "if", "whether", ...) and its sentence is no question.
     - third option: it names another letter or a number, or says only "both" or "neither".
@@ -161,13 +161,13 @@ _NOUN = r"(?:answer|option|choice|response|candidate|reply)"
 _WRAP = r"[*_`\"'“”‘’(\[]{0,4}"
 _UNWRAP = r"[*_`\"'“”‘’)\]]{0,4}"
 _ORDINAL = rf"(?:the )?(?P<ordinal>first|second|1st|2nd)(?: one| {_NOUN})"
-_LETTER = r"(?P<letter>[A-Z]|\d)"
+_LETTER = r"(?<![A-Za-z0-9])(?P<letter>[A-Z]|\d)"
 # With a noun before it, or in brackets, a small letter is no article.
 _REFERENCE = (
     rf"(?:(?:the )?(?i:{_NOUN}) {_WRAP}(?P<noun>[A-Za-z]|\d)|{_WRAP}{_LETTER}|\((?P<bracket>[a-z])\)|(?i:{_ORDINAL}))"
     rf"{_UNWRAP}(?![\w'’])"
 )
-_WHOLE = re.compile(rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|(?i:{_ORDINAL}))")
+_WHOLE = re.compile(rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?<![A-Za-z])(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|(?i:{_ORDINAL}))")
 _LABEL = re.compile(
     rf"(?:^|(?<=[.!?;\n]))[\s#>*_`\"'“‘(\[-]{{0,12}}(?:(?i:{_NOUN}) )?"
     rf"(?:(?P<letter>[A-Z])|(?P<bracket>(?<=[(\[])[a-z]|[a-z](?=\))))"
@@ -179,7 +179,7 @@ _STOP = r"(?=\s*(?:[.,;:!)\]\"'”’*_`\n–—-]|$|(?:because|since|as|for|due
 _STATED = [
     re.compile(
         rf"\b(?i:verdict|winner|decision|preference|better|best|better one|{_NOUN}){_UNWRAP}\s?"
-        rf"(?:(?i:is|must be)|[:=-]|(?i:is):)\s{{0,9}}{_REFERENCE}{_STOP}"
+        rf"(?:(?i:is|must be)|[:=-]|(?i:is):){_UNWRAP}\s{{0,9}}{_REFERENCE}{_STOP}"
     ),
     re.compile(
         rf"(?<![\w'’]){_REFERENCE} (?i:is|wins|seems|looks|remains)\b(?: (?i:clearly|slightly|much|overall|far)){{0,3}}"
@@ -204,7 +204,8 @@ _TIES = re.compile(
 )
 _ONLY = re.compile(rf"(?:both|neither|none)(?: of (?:them|these|the two|the above))?(?: {_NOUN}s?)?", re.I)
 _PAIR = re.compile(
-    r"(?:^|(?<=[.!?;:\n]))\W*(?P<one>[A-Z])\W*(?:[,/&]|\s(?:and|or|vs\.?|versus)\s|\s)\W*(?P<two>[A-Z])(?=\s*(?:$|[.,;/)\]]|and\b|or\b|[A-Z]\b))"
+    r"(?:^|(?<=[.!?;:\n]))\W{0,9}(?P<one>[A-Z])\W{0,9}(?:[,/&]|\s(?:and|or|vs\.?|versus)\s|\s)\W{0,9}(?P<two>[A-Z])"
+    r"(?=\s*(?:$|[.,;/)\]])|\s+(?:and|or|[A-Z])\b)"
 )
 _DENIED = re.compile(
     r"\b(?:not|no|never|nor|neither|none|hardly|if|whether|unless|would|could|might|false|wrong|untrue|doubt|disagree|"
@@ -216,14 +217,15 @@ _SENTENCE = re.compile(r"[.!?;\n]")
 
 def _named(text: str) -> set[_Named]:
     """The choices that a text without objects names."""
-    bare = _FENCE.sub("", text).strip(_MARKS)
-    if whole := _WHOLE.fullmatch(bare):
-        return {_choice(whole)}
-    if _TIE_WHOLE.fullmatch(bare):
-        return {"tie"}
-    if _ONLY.fullmatch(bare):
-        return {_THIRD}
     named: set[_Named] = {_choice(match) for match in _LABEL.finditer(text)}
+    for line in _FENCE.sub("", text).splitlines():
+        bare = line.strip(_MARKS)
+        if whole := _WHOLE.fullmatch(bare):
+            named.add(_choice(whole))
+        elif _TIE_WHOLE.fullmatch(bare):
+            named.add("tie")
+        elif _ONLY.fullmatch(bare):
+            named.add(_THIRD)
     for pair in _PAIR.finditer(text):
         named |= {_by_letter(pair["one"]), _by_letter(pair["two"])}
     for pattern in _STATED:
