@@ -56,7 +56,7 @@ class SqliteLedger:
         """
         self._path = path
         self._account = settings.account
-        self._budget = None if settings.budget is None else math.floor(settings.budget / _UNIT)
+        self._budget = None if settings.budget is None else math.floor(round(settings.budget / _UNIT, 3))
         self._shown_budget = settings.budget
         rate = settings.requests_per_minute
         self._interval = 0.0 if rate is None else (_MINUTE_S + _DRIFT_S) / rate
@@ -72,7 +72,7 @@ class SqliteLedger:
             self._db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0, 0)", [self._account])
 
     def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
-        cost = math.ceil(bound / _UNIT)
+        cost = _units(bound)
         with self._transaction() as db:
             known = db.execute("SELECT answer FROM calls WHERE call = ?", [call]).fetchone()
             if known is not None:
@@ -96,7 +96,7 @@ class SqliteLedger:
             return Ticket(number, at)
 
     def end(self, ticket: Ticket, cost: float, call: str | None = None, answer: Answer | None = None) -> None:
-        paid = math.ceil(cost / _UNIT)
+        paid = _units(cost)
         text = None if answer is None else json.dumps(astuple(answer))
         with self._transaction() as db:
             (reserved,) = db.execute("SELECT cost FROM calls WHERE number = ?", [ticket.number]).fetchone()
@@ -186,6 +186,11 @@ def ledger_path(lake_root: str) -> Path:
         return Path(lake_root) / "judge_ledger.sqlite"
     cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
     return cache / "ledgers" / f"{hashlib.sha256(lake_root.encode()).hexdigest()[:16]}.sqlite"
+
+
+def _units(money: float) -> int:
+    """Money in billionths, rounded up."""
+    return math.ceil(round(money / _UNIT, 3))
 
 
 def _answer(text: str) -> Answer:
