@@ -120,6 +120,7 @@ class Endpoint:
         import openai
 
         self.settings = settings
+        self.concurrency = concurrency
         self._ledger = ledger
         self._key = key
         self._schema = schema

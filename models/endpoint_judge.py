@@ -81,6 +81,8 @@ class EndpointJudge:
         self._context_text = checked(context_text, "context", "question", "a", "b")
         self._again = checked(again, "fault")
         self._tie_share = 1 / (1 + math.exp(-tie_margin)) - 0.5
+        # Prompts hold pictures: only those of the calls under way, and of as many that wait, are in memory.
+        self._in_memory = asyncio.Semaphore(2 * endpoint.concurrency)
         # One event loop for the judge's life: its connections belong to it.
         self._runner = asyncio.Runner()
 
@@ -117,6 +119,10 @@ class EndpointJudge:
         return [EQUAL_ANSWERS if both is None else self._verdict(both[0].result(), both[1].result()) for both in orders]
 
     async def _said(self, comparison: Comparison[Pictures], first: str, second: str) -> _Said:
+        async with self._in_memory:
+            return await self._asked(comparison, first, second)
+
+    async def _asked(self, comparison: Comparison[Pictures], first: str, second: str) -> _Said:
         said = _Said()
         messages: list[Message] = [{"role": "user", "content": self._content(comparison, first, second)}]
         for number in range(self._endpoint.settings.reasks + 1):

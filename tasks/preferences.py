@@ -129,8 +129,12 @@ def preferences(
     budget, ends the stage; what it answered is in its ledger, and the same stage goes on from there.
 
     Raises:
-        ValueError: the judge is to read narratives, but there are no captions.
+        ValueError: the judge is to read narratives, but there are no captions; or `model` is not the judge that the
+            configuration names.
+        StageFailure: the endpoint.
     """
+    if (model if isinstance(model, JudgeEndpoint) else None) != config.endpoint:
+        raise ValueError(f"Arm {arm!r} judges by {config.judge!r}, but was handed another judge.")
     if config.narrative and captions is None:
         raise ValueError(f"Arm {arm!r} judges with the narrative, but no captions were made; run the captions stage.")
     inputs = (candidates.ref, shown.ref, *([captions.ref] if captions is not None and config.narrative else []))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+# No proxy of the environment may come between a test, or a worker that it starts later, and the loopback.
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 Body = dict[str, Any]
 

@@ -25,8 +25,7 @@ GOOD, BAD = "it is a circle.", "it is a square."
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy_and_quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.endpoint._BACKOFF_S", 0.01)
 
 

@@ -168,12 +168,9 @@ def test_killed_again_and_again_no_answer_is_paid_twice_and_the_budget_holds(tmp
     kills, room = 3, 1.3
     with FakeEndpoint(lambda _: Said(completion("A", tokens=(100, 10)), delay_s=0.02)) as server:
         command = [sys.executable, "-c", JUDGE, str(tmp_path / "l.sqlite"), server.url]
-        environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
 
         def start(budget: float) -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                [*command, str(budget)], stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment
-            )
+            return subprocess.Popen([*command, str(budget)], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
 
         for kill in range(1, kills + 1):
             worker = start(room)
