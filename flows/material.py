@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.parameters import DataConfig, Labelling, ModelsConfig
+from flows.secrets import put_keys
 from flows.steps import Pending, Steps
+from models.endpoint_settings import JudgeEndpoint
 from tasks.captions import captions
 from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
@@ -22,19 +24,22 @@ class Material:
 
     base: ModelRef
     labeler: ModelRef
+    sampled: Pending
     asked: Pending
     seen: Pending
     seen_by_labeler: Pending
     narrated: Pending
 
-    @property
-    def judge(self) -> tuple[Pending, Pending, ModelRef]:
-        """What the preferences stage is handed: the judge's visual tokens, the narratives, and the judge."""
+    def judge(self, config: PreferencesConfig) -> tuple[Pending, Pending, ModelRef | JudgeEndpoint]:
+        """What the preferences stage is handed: what the judge is shown, the narratives, and the judge."""
+        if config.endpoint is not None:
+            return self.sampled, self.narrated, config.endpoint
         return self.seen_by_labeler, self.narrated, self.labeler
 
 
 def material(step: Steps, p: Labelling) -> Material:
     """The first stages of the graph."""
+    put_keys(p.preferences.endpoints.values())
     base, labeler = plain_models(p.models, step.ctx.progress)
     source = VideosConfig(folder=p.data.videos)
     sampled = step(frames, p.frames, step(videos, source), source)
@@ -44,7 +49,7 @@ def material(step: Steps, p: Labelling) -> Material:
     seen_by_labeler = seen if same_eyes else step(visual_tokens, p.visual_tokens, sampled, labeler, label="labeler")
     by_question = (asked,) if p.captions.condition_on_question else ()
     narrated = step(captions, p.captions, seen_by_labeler, labeler, *by_question)
-    return Material(base, labeler, asked, seen, seen_by_labeler, narrated)
+    return Material(base, labeler, sampled, asked, seen, seen_by_labeler, narrated)
 
 
 def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, ModelRef]:

@@ -139,6 +139,8 @@ class Labelling(BaseModel):
                 f"captions.max_frames {self.captions.max_frames}: give the set more clips of fewer frames, or raise "
                 "the limit if the captioner can take them"
             )
+        for way in self._ways():
+            self.preferences.check_judge(way.judge, way.method)
         return self
 
     def _ways(self) -> list[JudgingConfig]:

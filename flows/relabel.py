@@ -70,16 +70,18 @@ def relabel(
 def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
     """Each arm's labels as they stood before, and its stage that brings them up to date."""
     shown = material(step, p)
-    base, labeler = shown.base, shown.labeler
+    base = shown.base
     # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
     supervised = latest(step.ctx.lake, "sft", base.identity) or step(sft, p.sft, shown.asked, shown.seen, base)
     answering = p.candidates.model_copy(update={"reuse": True})
     answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
 
-    before = {arm.name: latest(step.ctx.lake, "preferences", labeler.identity, arm.name) for arm in p.arms}
-    labelled = {
-        arm.name: step(preferences, judging(p, arm), answered, *shown.judge, arm.name, label=arm.name) for arm in p.arms
-    }
+    before, labelled = {}, {}
+    for arm in p.arms:
+        way = judging(p, arm)
+        pictures, narrated, judge = shown.judge(way)
+        before[arm.name] = latest(step.ctx.lake, "preferences", judge.identity, arm.name)
+        labelled[arm.name] = step(preferences, way, answered, pictures, narrated, judge, arm.name, label=arm.name)
     return before, labelled
 
 

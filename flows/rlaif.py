@@ -94,7 +94,8 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     judged, rewarded, learned = {}, {}, {}
     for arm in p.arms:
         name = arm.name
-        judged[name] = step(preferences, judging(p, arm), answered, *shown.judge, name, label=name)
+        way = judging(p, arm)
+        judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)
         rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name)
         learned[name] = step(policy, p.ppo, rewarded[name], asked, seen, start, name, label=name)
 
@@ -107,10 +108,10 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     if p.agreement.conditions:
         held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
         tried = step(candidates, held_out, asked, seen, start, label="held out")
-        compared = {
-            way.name: step(preferences, judging(p, way), tried, *shown.judge, way.name, label=way.name)
-            for way in p.agreement.conditions
-        }
+        compared = {}
+        for condition in p.agreement.conditions:
+            name, way = condition.name, judging(p, condition)
+            compared[name] = step(preferences, way, tried, *shown.judge(way), name, label=name)
         agreed = step(agreement, p.agreement, compared, asked)
     return Graph(supervised, judged, rewarded, learned, scored, agreed)
 

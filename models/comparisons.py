@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+Shown = TypeVar("Shown")
 Preferred = Literal["a", "b", "tie"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Generic[Shown]):
     """Two answers to one question.
 
     Attributes:
         question: the question.
-        frames: visual tokens [F, P, D] of the frames that the judge sees. Comparisons that share the tensor share its
-            prompts.
+        frames: the frames that the judge sees, in the form that it takes: a local model their visual tokens [F, P, D],
+            an endpoint their JPEG files. Comparisons that share the object share its prompts.
         answer_a: an answer.
         answer_b: another answer.
         context: the video's narrative, or None to judge without one.
     """
 
     question: str
-    frames: Tensor
+    frames: Shown
     answer_a: str
     answer_b: str
     context: str | None = None
@@ -50,6 +48,14 @@ class Verdict:
         p_a_first: p_a when a was shown first (verdict only).
         p_a_second: p_a when a was shown second (verdict only).
         consistent: whether both orders prefer the same answer (verdict only).
+        reply_first: what a judge behind an endpoint replied when a was shown first; like all below, None for others.
+        reply_second: the same with a shown second.
+        reason_first: the reason that it gave when a was shown first.
+        reason_second: the same with a shown second.
+        input_tokens: of all calls that this verdict took, both orders and replies that were asked again.
+        output_tokens: the same of what it replied.
+        latency_s: seconds that those calls took, one after the other.
+        cost: of those calls, in the currency of the prices. Two verdicts that share a call both count it.
     """
 
     p_a: float
@@ -59,6 +65,14 @@ class Verdict:
     p_a_first: float | None = None
     p_a_second: float | None = None
     consistent: bool | None = None
+    reply_first: str | None = None
+    reply_second: str | None = None
+    reason_first: str | None = None
+    reason_second: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_s: float | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ EQUAL_ANSWERS = Verdict(p_a=0.5, preferred="tie")
 class Judge(Protocol):
     """Compares answers."""
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | NoVerdict]:
+    def judge(self, comparisons: Sequence[Comparison[Any]]) -> list[Verdict | NoVerdict]:
         """One verdict a comparison, in order."""
         ...
 

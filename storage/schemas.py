@@ -98,6 +98,15 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "p_a_first?": _REAL,  # a was shown first.
         "p_a_second?": _REAL,
         "consistent?": _BOOL,
+        # Of a judge behind an endpoint, over all its calls for the pair; cost in the currency of its prices.
+        "reply_first?": _STRING,
+        "reply_second?": _STRING,
+        "reason_first?": _STRING,
+        "reason_second?": _STRING,
+        "input_tokens?": _LONG,
+        "output_tokens?": _LONG,
+        "latency_s?": _REAL,
+        "cost?": _REAL,
         "arm": _STRING,
     },
     "rankings": {  # One row a candidate of a ranked group.

@@ -1,4 +1,4 @@
-"""What AI judges are asked: four texts, checked before a run exists."""
+"""What AI judges are asked: six texts, checked before a run exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def needs(*slots: str) -> AfterValidator:
 
 
 class JudgePrompts(BaseModel):
-    """What the judge is asked; an arm uses one of the four."""
+    """What the judge is asked; an arm uses one of the six."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,4 +32,12 @@ class JudgePrompts(BaseModel):
     )
     verdict_context: Annotated[str, needs("context", "question", "a", "b")] = Field(
         default=shipped("judge_verdict_context"), description="The same with the narrative at {context}."
+    )
+    endpoint: Annotated[str, needs("question", "a", "b")] = Field(
+        default=shipped("judge_endpoint"),
+        description="A judge behind an endpoint: {question}, answers {a} and {b}, each put in as a JSON string; asks "
+        "for an object with verdict and reason.",
+    )
+    endpoint_context: Annotated[str, needs("context", "question", "a", "b")] = Field(
+        default=shipped("judge_endpoint_context"), description="The same with the narrative at {context}."
     )

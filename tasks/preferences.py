@@ -6,16 +6,19 @@ import random
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.comparisons import Comparison, NoVerdict, Verdict
+from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
-from tasks.fanout import Outcome
+from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
+from tasks.judge_endpoint import AGAIN, endpoint_judge
 from tasks.judge_prompts import JudgePrompts
 from tasks.model_ref import ModelRef
+from tasks.pictures import MissingFramesError, Pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from models.comparisons import Judge
     from models.video_lm import VideoLM
 
+LOCAL = "local"
 Method = Literal["likelihood", "verdict"]
 Candidate = tuple[int, str]
 
@@ -38,10 +42,11 @@ class JudgingConfig(BaseModel):
     method: Method = Field(
         description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
     )
+    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of preferences.endpoints.")
 
 
 class PreferencesConfig(BaseModel):
-    """How the judge compares answers. Arms override method, frame_set and narrative."""
+    """How the judge compares answers. Arms override method, frame_set, narrative and judge."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,6 +56,10 @@ class PreferencesConfig(BaseModel):
     )
     frame_set: str = Field("policy", description="Frame set that the judge is shown.")
     narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
+    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of the endpoints.")
+    endpoints: dict[str, JudgeEndpoint] = Field(
+        default={}, description="Judges behind OpenAI-compatible endpoints, by the name that an arm asks for."
+    )
     prompts: JudgePrompts = Field(default=JudgePrompts(), description="What the judge is asked.")
     max_pairs: int | None = Field(
         None, ge=1, description="Judge only this many pairs of an instruction, always the same ones; null: all."
@@ -65,34 +74,68 @@ class PreferencesConfig(BaseModel):
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
+    @model_validator(mode="after")
+    def _known_judge(self) -> Self:
+        self.check_judge(self.judge, self.method)
+        return self
+
+    def check_judge(self, judge: str, method: Method) -> None:
+        """Raises ValueError when no endpoint has the name `judge`, or it cannot judge by `method`."""
+        if judge == LOCAL:
+            return
+        if judge not in self.endpoints:
+            known = ", ".join([LOCAL, *self.endpoints])
+            raise ValueError(f"judge {judge!r} is none of preferences.endpoints; known: {known}")
+        if method != "verdict":
+            raise ValueError(f"judge {judge!r} is behind an endpoint, which gives no method {method!r}: use verdict")
+
+    @property
+    def endpoint(self) -> JudgeEndpoint | None:
+        """The endpoint that judges; None for the local judge."""
+        return None if self.judge == LOCAL else self.endpoints[self.judge]
+
     @property
     def prompt_name(self) -> str:
         """Which of the prompts is used."""
-        return f"{self.method}_context" if self.narrative else self.method
+        kind = self.method if self.endpoint is None else "endpoint"
+        return f"{kind}_context" if self.narrative else kind
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The texts that decide the verdicts."""
+        texts = {self.prompt_name: getattr(self.prompts, self.prompt_name)}
+        return texts if self.endpoint is None else {**texts, "again": AGAIN}
 
     def decisive(self) -> dict[str, Any]:
-        """What decides a verdict besides prompt and model; the other method's settings do not."""
-        other = "min_choice_mass" if self.method == "likelihood" else "reduction"
-        return self.model_dump(mode="json", exclude={"prompts", "shard_size", other})
+        """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
+        local = {"min_choice_mass", "batch_size", "reduction"}
+        other = {"min_choice_mass" if self.method == "likelihood" else "reduction"} if self.endpoint is None else local
+        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other})
 
 
 def preferences(
     ctx: RunContext,
     config: PreferencesConfig,
     candidates: StageResult,
-    tokens: StageResult,
+    shown: StageResult,
     captions: StageResult | None,
-    model: ModelRef,
+    model: ModelRef | JudgeEndpoint,
     arm: str,
 ) -> StageResult:
     """Judge the pairs of each instruction's candidates, one row a pair; equal candidates are ties and are kept.
 
-    An instruction is quarantined when a candidate was cut by the token limit, when its video has no narrative but the
-    judge is to read one, and when the judge gives no verdict on one of its pairs.
+    `shown` are the visual tokens of the local judge `model`, or the frames for one behind an endpoint. An instruction
+    is quarantined when a candidate was cut by the token limit, when its video has no narrative but the judge is to read
+    one, and when the judge gives no verdict on one of its pairs. An endpoint that answers nobody, or has used up its
+    budget, ends the stage; what it answered is in its ledger, and the same stage goes on from there.
 
     Raises:
-        ValueError: the judge is to read narratives, but there are no captions.
+        ValueError: the judge is to read narratives, but there are no captions; or `model` is not the judge that the
+            configuration names.
+        StageFailure: the endpoint.
     """
+    if (model if isinstance(model, JudgeEndpoint) else None) != config.endpoint:
+        raise ValueError(f"Arm {arm!r} judges by {config.judge!r}, but was handed another judge.")
     if config.narrative and captions is None:
         raise ValueError(f"Arm {arm!r} judges with the narrative, but no captions were made; run the captions stage.")
     narrated = captions.ref if captions is not None and config.narrative else None
@@ -100,16 +143,16 @@ def preferences(
         name="preferences",
         table="preferences",
         config={**config.decisive(), "arm": arm},
-        inputs=(candidates.ref, tokens.ref, *([narrated] if narrated else [])),
+        inputs=(candidates.ref, shown.ref, *([narrated] if narrated else [])),
         model=model.identity,
-        prompts={config.prompt_name: getattr(config.prompts, config.prompt_name)},
+        prompts=config.asked,
         seed=0,  # Nothing is drawn.
         shard_size=config.shard_size,
         reuse=True,
         label=f"preferences {arm}",
     )
-    settings = JudgeSettings(ctx.lake_root, tokens.ref, model, config, arm)
-    items = partial(candidate_groups, ctx.lake, candidates.ref, tokens.ref, narrated)
+    settings = JudgeSettings(ctx.lake_root, shown.ref, model, config, arm, ctx.pool.workers)
+    items = partial(candidate_groups, ctx.lake, candidates.ref, shown.ref, narrated)
     return run_stage(ctx, stage, items, JudgePairs, settings)
 
 
@@ -118,10 +161,11 @@ class JudgeSettings:
     """What a worker needs."""
 
     lake: str
-    tokens: StageRef
-    model: ModelRef
+    shown: StageRef
+    model: ModelRef | JudgeEndpoint
     config: PreferencesConfig
     arm: str
+    workers: int = 1
 
 
 class JudgePairs:
@@ -129,14 +173,25 @@ class JudgePairs:
 
     def __init__(self, settings: JudgeSettings) -> None:
         lake = Lake(settings.lake)
-        self._tokens = VisualTokens(lake, settings.tokens)
-        self._judge = new_judge(settings.model.load(lake), settings.config)
+        self._shown: VisualTokens | Pictures
+        self._judge: Judge
+        if isinstance(settings.model, JudgeEndpoint):
+            self._shown = Pictures(lake, settings.shown, settings.model.max_side, settings.model.jpeg_quality)
+            self._judge = new_endpoint_judge(settings.model, settings)
+        else:
+            self._shown = VisualTokens(lake, settings.shown)
+            self._judge = new_judge(settings.model.load(lake), settings.config)
         self._config = settings.config
         self._arm = settings.arm
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
+        from models.endpoint import EndpointError
+
         asked = [self._comparisons(item) for item in items]
-        verdicts = iter(self._judge.judge([pair for each in asked if not isinstance(each, str) for pair in each]))
+        try:
+            verdicts = iter(self._judge.judge([pair for each in asked if not isinstance(each, str) for pair in each]))
+        except EndpointError as error:
+            raise StageFailure(str(error)) from None
         return [
             Outcome(item["item_id"], None, each)
             if isinstance(each, str)
@@ -151,8 +206,8 @@ class JudgePairs:
         if len(item["candidates"]) < 2:
             return "it has one candidate, and a pair needs two; raise candidates.n"
         try:
-            frames = self._tokens.frames(item["video"], self._config.frame_set)
-        except MissingTokensError as error:
+            frames = self._shown.frames(item["video"], self._config.frame_set)
+        except (MissingTokensError, MissingFramesError) as error:
             return str(error)
         return [
             Comparison(item["question"], frames, text_a, text_b, item["narrative"])
@@ -188,6 +243,19 @@ def pairs_of(item: dict[str, Any], most: int | None) -> list[tuple[Candidate, Ca
     if most is None or most >= len(pairs):
         return pairs
     return [pairs[i] for i in sorted(random.Random(item["item_id"]).sample(range(len(pairs)), most))]
+
+
+def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:
+    """The judge behind an endpoint that a configuration describes."""
+    config = settings.config
+    return endpoint_judge(
+        model,
+        lake=settings.lake,
+        workers=settings.workers,
+        text=config.prompts.endpoint,
+        context_text=config.prompts.endpoint_context,
+        tie_margin=config.tie_margin,
+    )
 
 
 def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:

@@ -1,0 +1,199 @@
+"""The ledger of a judge behind an endpoint: what was asked, answered and paid, in one SQLite file.
+
+All processes of a machine share it: a call is reserved in one transaction before it is made, so that together they
+pass neither the budget nor the rate limit. A killed process leaves its reservations, which stay spent; an answer once
+written is given again for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from models.answers import Answer
+from models.endpoint import Exhausted, Ticket
+from models.endpoint_settings import JudgeEndpoint
+from storage import places
+from storage.errors import LakeError
+
+# Money is counted in whole billionths, so that sums are exact.
+_UNIT = 1e-9
+_MINUTE_S = 60.0
+# What a call may be delayed on its way: sixty seconds of the sender are at least that much less at the server.
+_DRIFT_S = 1.0
+_BUSY_S = 60.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS accounts (account TEXT PRIMARY KEY, spent INTEGER NOT NULL, free_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (
+    number INTEGER PRIMARY KEY, account TEXT NOT NULL, cost INTEGER NOT NULL, ends REAL, call TEXT, answer TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (call) WHERE call IS NOT NULL;
+CREATE INDEX IF NOT EXISTS pending ON calls (account) WHERE ends IS NOT NULL;
+"""
+
+
+class SqliteLedger:
+    """One account of a ledger file. See models.endpoint.Ledger; opened anew in each process."""
+
+    def __init__(self, path: Path, settings: JudgeEndpoint, clock: Callable[[], float] = time.time) -> None:
+        """Args:
+            path: the file; made where missing, with its folder.
+            settings: the account, its budget, rate limit and time limit.
+            clock: seconds since the epoch.
+
+        Raises:
+            LakeError: the file cannot be opened, or is no ledger.
+        """
+        self._path = path
+        self._account = settings.account
+        self._budget = None if settings.budget is None else math.floor(round(settings.budget / _UNIT, 3))
+        self._shown_budget = settings.budget
+        rate = settings.requests_per_minute
+        self._interval = 0.0 if rate is None else (_MINUTE_S + _DRIFT_S) / rate
+        self._timeout_s = settings.timeout_s
+        self._clock = clock
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+            # A commit in the write-ahead log outlives the process, if not the machine's power, without an fsync.
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.executescript(_TABLES)
+            self._db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0, 0)", [self._account])
+
+    def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
+        cost = _units(bound)
+        with self._transaction() as db:
+            known = db.execute("SELECT answer FROM calls WHERE call = ?", [call]).fetchone()
+            if known is not None:
+                return _answer(known[0])
+            now = self._clock()
+            spent, free_at = db.execute(
+                "SELECT spent, free_at FROM accounts WHERE account = ?", [self._account]
+            ).fetchone()
+            if self._budget is not None and spent + cost > self._budget:
+                return self._exhausted(spent, cost, now)
+            at = max(now, free_at)
+            db.execute(
+                "UPDATE accounts SET spent = spent + ?, free_at = ? WHERE account = ?",
+                [cost, at + self._interval, self._account],
+            )
+            ends = at + self._timeout_s + _DRIFT_S
+            number = db.execute(
+                "INSERT INTO calls (account, cost, ends) VALUES (?, ?, ?)", [self._account, cost, ends]
+            ).lastrowid
+            assert number is not None
+            return Ticket(number, at)
+
+    def end(self, ticket: Ticket, cost: float, call: str | None = None, answer: Answer | None = None) -> None:
+        paid = _units(cost)
+        text = None if answer is None else json.dumps(astuple(answer))
+        with self._transaction() as db:
+            (reserved,) = db.execute("SELECT cost FROM calls WHERE number = ?", [ticket.number]).fetchone()
+            db.execute("UPDATE accounts SET spent = spent + ? WHERE account = ?", [paid - reserved, self._account])
+            # Another process may have asked the same meanwhile; the first answer is kept.
+            known = call and db.execute("SELECT 1 FROM calls WHERE call = ?", [call]).fetchone()
+            if paid == 0 and answer is None:
+                db.execute("DELETE FROM calls WHERE number = ?", [ticket.number])
+                return
+            db.execute(
+                "UPDATE calls SET cost = ?, ends = NULL, call = ?, answer = ? WHERE number = ?",
+                [paid, None if known else call, None if known else text, ticket.number],
+            )
+
+    def pause(self, seconds: float) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE accounts SET free_at = max(free_at, ?) WHERE account = ?",
+                [self._clock() + seconds, self._account],
+            )
+
+    def forget(self, calls: list[str]) -> None:
+        with self._transaction() as db:
+            db.executemany("UPDATE calls SET call = NULL WHERE call = ?", [[call] for call in calls])
+
+    def spent(self) -> float:
+        """What this account has cost, reservations of calls under way included, in the currency of the prices."""
+        with self._explained():
+            (spent,) = self._db.execute("SELECT spent FROM accounts WHERE account = ?", [self._account]).fetchone()
+        return float(spent * _UNIT)
+
+    def answered(self) -> int:
+        """How many answers of this account are kept."""
+        with self._explained():
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM calls WHERE account = ? AND call IS NOT NULL", [self._account]
+            ).fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def _exhausted(self, spent: int, cost: int, now: float) -> Exhausted:
+        """Calls that may still end count as coming back; those past their time limit were killed and stay spent."""
+        (pending,) = self._db.execute(
+            "SELECT coalesce(sum(cost), 0) FROM calls WHERE account = ? AND ends IS NOT NULL AND ends > ?",
+            [self._account, now],
+        ).fetchone()
+        (lost,) = self._db.execute(
+            "SELECT coalesce(sum(cost), 0) FROM calls WHERE account = ? AND ends IS NOT NULL AND ends <= ?",
+            [self._account, now],
+        ).fetchone()
+        killed = f" ({lost * _UNIT:.4g} of it for calls that were under way when a run was killed)" if lost else ""
+        text = (
+            f"has used up its budget of {self._shown_budget:g}: {(spent - pending) * _UNIT:.6g} is spent{killed}, and "
+            f"the next call may cost up to {cost * _UNIT:.4g}. Raise budget to go on"
+        )
+        assert self._budget is not None
+        return Exhausted(waiting=pending > 0 and spent - pending + cost <= self._budget, text=text)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise LakeError(
+                f"The judge's ledger {self._path} cannot be used ({error}): free space there, give access to it, or, "
+                "if it is damaged, move it away; calls that only it knows are then paid again."
+            ) from error
+
+
+def ledger_path(lake_root: str) -> Path:
+    """Where the ledger of a lake is: in it when it is a folder, else under RLAIF_CACHE (by default ~/.cache/rlaif)."""
+    if not places.is_s3(lake_root):
+        return Path(lake_root) / "judge_ledger.sqlite"
+    cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
+    return cache / "ledgers" / f"{hashlib.sha256(lake_root.encode()).hexdigest()[:16]}.sqlite"
+
+
+def _units(money: float) -> int:
+    """Money in billionths, rounded up."""
+    return math.ceil(round(money / _UNIT, 3))
+
+
+def _answer(text: str) -> Answer:
+    values: list[Any] = json.loads(text)
+    values[3] = [(token, likeliest) for token, likeliest in values[3]]
+    return Answer(*values)

@@ -1,0 +1,214 @@
+"""The ledger: several processes on one file, kill -9 in the middle, and never over budget or rate."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import FakeEndpoint, Said, completion
+
+from models.answers import Answer
+from models.endpoint import Exhausted, Ticket
+from models.endpoint_settings import JudgeEndpoint
+from storage.errors import LakeError
+from tasks.ledger import SqliteLedger, ledger_path
+
+PROJECT = Path(__file__).parents[2]
+ANSWER = Answer("A", None, False, [("A", {"A": -0.1, "B": -2.5})], 100, 10, 0.25, 0.5)
+
+
+def settings(**changes: Any) -> JudgeEndpoint:
+    return JudgeEndpoint(base_url="http://127.0.0.1:1/v1", model="m", price_input=1.0, **changes)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ticket(found: Answer | Ticket | Exhausted) -> Ticket:
+    assert isinstance(found, Ticket), found
+    return found
+
+
+def test_an_answer_is_given_again_until_it_is_forgotten(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "new" / "l.sqlite", settings())
+    ledger.end(ticket(ledger.begin("call", 1.0)), 0.5, "call", ANSWER)
+    assert SqliteLedger(tmp_path / "new" / "l.sqlite", settings()).begin("call", 1.0) == ANSWER
+    ledger.forget(["call", "unknown"])
+    assert isinstance(ledger.begin("call", 1.0), Ticket)
+    assert ledger.spent() == pytest.approx(1.5)
+
+
+def test_a_call_counts_at_its_dearest_until_it_ended(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = SqliteLedger(tmp_path / "l.sqlite", settings(budget=2.5, timeout_s=60), clock)
+    one, two = (ticket(ledger.begin(name, 1.0)) for name in ("one", "two"))
+    third = ledger.begin("three", 1.0)
+    assert isinstance(third, Exhausted)
+    assert third.waiting
+    ledger.end(one, 0.1, "one", ANSWER)
+    ticket(ledger.begin("three", 1.0))
+    assert ledger.spent() == pytest.approx(2.1)
+    clock.now += 100  # Both that are open were killed: nobody knows whether they were billed.
+    fourth = ledger.begin("four", 1.0)
+    assert isinstance(fourth, Exhausted)
+    assert not fourth.waiting
+    assert "budget of 2.5: 2.1 is spent (2 of it for calls that were under way when a run was killed)" in fourth.text
+    ledger.end(two, 0.0)
+    assert ledger.spent() == pytest.approx(1.1)
+
+
+def test_two_endpoints_do_not_share_a_budget(tmp_path: Path) -> None:
+    one = SqliteLedger(tmp_path / "l.sqlite", settings(budget=1.0))
+    other = SqliteLedger(tmp_path / "l.sqlite", JudgeEndpoint(base_url="http://127.0.0.1:1/v1", model="other"))
+    ticket(one.begin("a", 1.0))
+    ticket(other.begin("b", 5.0))
+    assert (one.spent(), other.spent()) == (1.0, 5.0)
+
+
+def test_places_are_apart_and_a_pause_moves_them(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = SqliteLedger(tmp_path / "l.sqlite", settings(requests_per_minute=30), clock)
+    at = [ticket(ledger.begin(f"{number}", 0.0)).at for number in range(100)]
+    assert all(later - sooner >= 60 for sooner, later in zip(at, at[30:], strict=False))
+    ledger.pause(1000.0)
+    assert ticket(ledger.begin("paused", 0.0)).at == 2000.0
+    free = SqliteLedger(tmp_path / "free.sqlite", settings(), clock)
+    assert {ticket(free.begin(f"{number}", 0.0)).at for number in range(9)} == {1000.0}
+
+
+def test_a_file_that_is_no_ledger_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "l.sqlite").write_bytes(b"something else, and long enough to be looked at" * 50)
+    with pytest.raises(LakeError, match="cannot be used"):
+        SqliteLedger(tmp_path / "l.sqlite", settings())
+
+
+def test_the_ledger_of_a_bucket_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    one, other = ledger_path("s3://bucket/one"), ledger_path("s3://bucket/other")
+    assert one.parent == tmp_path / "ledgers"
+    assert one != other
+    assert ledger_path(str(tmp_path / "lake")).parent == tmp_path / "lake"
+
+
+RACE = """
+import json, sys
+from pathlib import Path
+from models.endpoint import Ticket
+from models.endpoint_settings import JudgeEndpoint
+from tasks.ledger import SqliteLedger
+settings = JudgeEndpoint(base_url="http://127.0.0.1:1/v1", model="m", price_input=1.0, budget=400.0,
+                         requests_per_minute=120)
+ledger = SqliteLedger(Path(sys.argv[1]), settings)
+places, number = [], 0
+while isinstance(found := ledger.begin(f"{sys.argv[2]} {number}", 1.0), Ticket):
+    places.append(found.at)
+    number += 1
+    if number % 3 == 0:
+        ledger.end(found, 0.0)
+    elif number % 3 == 1:
+        ledger.end(found, 1.0)
+print(json.dumps(places))
+"""
+
+
+@pytest.mark.slow
+def test_processes_together_pass_neither_budget_nor_rate(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACE, str(tmp_path / "l.sqlite")]
+    racers = [
+        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True, cwd=PROJECT) for number in range(4)
+    ]
+    places = [json.loads(racer.communicate(timeout=200)[0]) for racer in racers]
+    assert all(racer.returncode == 0 for racer in racers)
+    spent = sum(sum(number % 3 != 2 for number in range(len(each))) for each in places)
+    assert spent == 400
+    at = sorted(place for each in places for place in each)
+    assert all(later - sooner >= 60 for sooner, later in zip(at, at[120:], strict=False))
+    assert sum(len(each) > 0 for each in places) > 1
+
+
+JUDGE = """
+import sys
+from pathlib import Path
+from models.comparisons import Comparison, Verdict
+from models.endpoint import Endpoint, EndpointError
+from models.endpoint_judge import SCHEMA, EndpointJudge
+from models.endpoint_settings import JudgeEndpoint
+from models.templates import shipped
+from tasks.ledger import SqliteLedger
+settings = JudgeEndpoint(base_url=sys.argv[2], model="m", concurrency=4, timeout_s=2, price_output=1000.0,
+                         budget=float(sys.argv[3]), max_tokens=10)
+endpoint = Endpoint(settings, SqliteLedger(Path(sys.argv[1]), settings), None, SCHEMA, 4)
+texts = {"text": shipped("judge_endpoint"), "context_text": shipped("judge_endpoint_context")}
+judge = EndpointJudge(endpoint, **texts, again=shipped("judge_endpoint_again"))
+try:
+    found = judge.judge([Comparison(f"{n}?", (), "one", "two") for n in range(50)])
+except EndpointError as error:
+    print("stopped", error)
+else:
+    print("done", sum(isinstance(each, Verdict) for each in found))
+judge.close()
+"""
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_no_answer_is_paid_twice_and_the_budget_holds(tmp_path: Path) -> None:
+    """A call costs 0.01. 100 calls are needed; each kill may lose the four that were under way."""
+    kills, room = 3, 1.3
+    with FakeEndpoint(lambda _: Said(completion("A", tokens=(100, 10)), delay_s=0.02)) as server:
+        command = [sys.executable, "-c", JUDGE, str(tmp_path / "l.sqlite"), server.url]
+
+        def start(budget: float) -> subprocess.Popen[str]:
+            return subprocess.Popen([*command, str(budget)], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+
+        for kill in range(1, kills + 1):
+            worker = start(room)
+            until = time.monotonic() + 60
+            while len(server.calls) < kill * 20 and time.monotonic() < until:
+                time.sleep(0.002)
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+        killed = len(server.calls)
+        said = start(room).communicate(timeout=100)[0]
+        assert said.startswith("done 50"), said
+        asked = [json.dumps(call.body) for call in server.calls]
+        assert len(set(asked)) == 100
+        assert killed >= kills * 20
+        assert len(asked) - 100 <= kills * 4, "an answer that was in the ledger was asked for again"
+        assert len(asked) * 0.01 <= room
+        # What is known: everything is spent but the last room, and a smaller budget stops the next judge at once.
+        assert start(room).communicate(timeout=100)[0].startswith("done 50")
+        assert len(server.calls) == len(asked)
+        ledger = SqliteLedger(
+            tmp_path / "l.sqlite", JudgeEndpoint(base_url=server.url, model="m", price_output=1000.0, budget=room)
+        )
+        assert len(asked) * 0.01 - 1e-6 <= ledger.spent() <= room
+        assert ledger.answered() == 100
+
+
+@pytest.mark.slow
+def test_a_budget_that_kills_used_up_says_so(tmp_path: Path) -> None:
+    with FakeEndpoint(lambda _: Said(completion("A", tokens=(100, 10)), delay_s=0.02)) as server:
+        command = [sys.executable, "-c", JUDGE, str(tmp_path / "l.sqlite"), server.url, "0.305"]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=PROJECT,
+            env={**os.environ, "NO_PROXY": "127.0.0.1"},
+        )
+        assert done.stdout.startswith("stopped")
+        assert "has used up its budget of 0.305: 0.3 is spent" in done.stdout
+        assert len(server.calls) == 30
