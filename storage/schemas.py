@@ -85,8 +85,8 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "score_a?": _REAL,
         "score_b?": _REAL,
         "method": _STRING,
-        "frame_set": _STRING,
-        "with_narrative": _BOOL,
+        "frame_set?": _STRING,  # This and the next are null in labels from a file that does not tell.
+        "with_narrative?": _BOOL,
         "narrative?": _STRING,
         "p_a_first?": _REAL,  # a was shown first.
         "p_a_second?": _REAL,
