@@ -19,6 +19,7 @@ def import_file(
 ) -> None:
     """Brings preferences of VLM-RLAIF or LLaVA-Hound into a lake, as labels of their own."""
     from flows import cli
+    from flows.hooks import event
     from storage.lake import Lake
     from tasks.fanout import WorkerPool
     from tasks.import_labels import ImportConfig, import_labels
@@ -31,7 +32,9 @@ def import_file(
     with WorkerPool(1) as pool, TerminalProgress() as progress:
         ctx = RunContext(Lake(lake).root, f"import-{arm}", pool, progress, max_quarantined, seed=0)
         frames = latest_frames(ctx.lake)
+        ctx.lake.log([event(ctx.run, "run_started")])
         done = import_labels(ctx, config, frames)
+        ctx.lake.log([event(ctx.run, "run_finished", seconds=done.seconds)])
     bound = f"bound to the videos of frames {frames.key}" if frames else "videos by the file's names: no frames here"
     cli.out.print(
         f"{done.ok} of {done.items} questions imported, {done.quarantined} quarantined; {bound}. Labels {done.key}.",

@@ -89,8 +89,8 @@ def _items(path: Path, config: ImportConfig) -> list[dict[str, Any]]:
         known = first.setdefault(row.id, row)
         if (known.video, known.question) != (row.video, row.question):
             raise FormatError(
-                f"{path} row {row.number} (id {row.id!r}): row {known.number} has this id for another question or video; "
-                "make ids unique."
+                f"{path} row {row.number} (id {row.id!r}): row {known.number} has this id for another question or "
+                "video; make ids unique."
             )
         item_id = f"{config.arm}/{row.id}"
         about = {"item_id": item_id, "video": row.video, "question": row.question, "pairs": []}
@@ -154,18 +154,11 @@ class BindLabels:
         equal = sum(answers[0] == answers[1] for answers, *_ in item["pairs"])
         if equal:
             return Outcome(item["item_id"], None, f"{equal} of its {len(item['pairs'])} pairs have two equal outputs")
-        rows = [self._row(item, video, place, *pair) for place, pair in enumerate(item["pairs"])]
+        rows = [self._row(item, video, place, pair) for place, pair in enumerate(item["pairs"])]
         return Outcome(item["item_id"], rows)
 
-    def _row(
-        self,
-        item: dict[str, Any],
-        video: str,
-        place: int,
-        answers: list[str],
-        preferred: str,
-        scores: list[float | None],
-    ) -> dict[str, Any]:
+    def _row(self, item: dict[str, Any], video: str, place: int, pair: list[Any]) -> dict[str, Any]:
+        answers, preferred, scores = pair
         return {
             "instruction": item["item_id"],
             "video": video,
