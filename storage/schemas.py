@@ -36,7 +36,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "row?": _INT,
         "reader?": _STRING,
         "decodes?": _INT,  # How many readers went through the file: a second one where the first could not go on.
-        "fps?": _REAL,
+        "fps?": _REAL,  # 0: not known, as of a folder of frames; times and the duration then count frames.
         "duration?": _REAL,
         "width?": _INT,
         "height?": _INT,

@@ -132,7 +132,8 @@ def read_back(folder: Path, name: FormatName) -> list[dict[str, Any]]:
             raise FormatError(f"{folder / FORMATS[name].FILE}: pair {pair.id!r} is not as {ROWS} has it.")
     if expected:
         raise FormatError(f"{folder / FORMATS[name].FILE}: lacks {len(expected)} pairs, such as {min(expected)!r}.")
-    return table.drop_columns(list(_ADDED)).to_pylist()
+    kept: list[dict[str, Any]] = table.drop_columns(list(_ADDED)).to_pylist()
+    return kept
 
 
 def _texts(row: dict[str, Any], identity: str) -> tuple[str, str, str]:

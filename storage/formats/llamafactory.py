@@ -113,9 +113,12 @@ def _parse(raw: Any, where: str) -> FactoryRow:
         raise FormatError(f"{where}: messages must be a list of messages; {known_keys(_KEYS)}.")
     return FactoryRow(
         tuple(_message(message, f"{where} message {number}") for number, message in enumerate(messages, start=1)),
-        *(_media(raw, key, where) for key in ("videos", "images", "audios")),
-        *(None if raw.get(key) is None else _message(raw[key], f"{where} {key}") for key in ("chosen", "rejected")),
-        json_rows.text_of(raw, "id", where),
+        videos=_media(raw, "videos", where),
+        images=_media(raw, "images", where),
+        audios=_media(raw, "audios", where),
+        chosen=None if raw.get("chosen") is None else _message(raw["chosen"], f"{where} chosen"),
+        rejected=None if raw.get("rejected") is None else _message(raw["rejected"], f"{where} rejected"),
+        id=json_rows.text_of(raw, "id", where),
     )
 
 

@@ -173,6 +173,6 @@ def _whole_number(raw: dict[str, Any], key: str, where: str) -> int | None:
 
 def _preference(raw: dict[str, Any], where: str) -> Literal[1, 2] | None:
     value = raw.get("preference")
-    if value is None or (type(value) is int and value in (1, 2)):
-        return value  # type: ignore[no-any-return]
-    raise FormatError(f"{where}: preference must be 1 or 2 (the better output), not {value!r}.")
+    if value is not None and (type(value) is not int or value not in (1, 2)):
+        raise FormatError(f"{where}: preference must be 1 or 2 (the better output), not {value!r}.")
+    return None if value is None else 1 if value == 1 else 2

@@ -49,9 +49,10 @@ def write(folder: Path, pairs: Iterable[Pair]) -> None:
 def read(folder: Path) -> Iterator[Pair]:
     """The preferences that `write` wrote, pictures included."""
     for row in read_parquet(folder / FILE, _ROWS_IN_MEMORY):
-        said = [row[column][0]["content"] for column in ("prompt", "chosen", "rejected")]
+        question, chosen, rejected = (row[column][0]["content"] for column in ("prompt", "chosen", "rejected"))
         paths = tuple(image["path"] for image in row["images"])
-        yield Pair(row["id"], *said, paths, pictures=tuple(image["bytes"] for image in row["images"]))
+        pictures = tuple(image["bytes"] for image in row["images"])
+        yield Pair(row["id"], question, chosen, rejected, paths, pictures=pictures)
 
 
 def _row(pair: Pair) -> dict[str, Any]:
