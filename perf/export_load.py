@@ -3,10 +3,12 @@
     python export_load.py trl|llamafactory|ms-swift|verl FOLDER MODEL
 
 FOLDER is what perf/export_proof.py wrote, MODEL the folder of a small model with a processor. Imports nothing of the
-project. Ends with an error unless every pair came through with its question, both answers and its frames.
+project but the mending of torchvision beside a CPU build of torch. Ends with an error unless every pair came through
+with its question, both answers and its frames.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -20,6 +22,7 @@ Found = dict[str, Any]
 
 def main() -> None:
     """Compare what the library loads with what was exported."""
+    mend_torchvision()
     peer, folder, model = sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3]).absolute()
     expected = json.loads((folder / "expected.json").read_text())
     os.chdir(folder / peer)  # Paths are relative to the export's folder.
@@ -32,6 +35,17 @@ def main() -> None:
         assert row["frames"] == wanted.pop(key), f"other frames at {key}"
     assert not wanted, f"not loaded: {wanted}"
     print(f"{len(found)} pairs as exported; {also}")
+
+
+def mend_torchvision() -> None:
+    """The project has this as an entry point of torch, which these environments have not."""
+    path = Path(__file__).parent.parent / "models" / "torchvision_ops.py"
+    spec = importlib.util.spec_from_file_location("torchvision_ops", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["torchvision_ops"] = importlib.util.module_from_spec(spec)  # Or torch forgets the operators.
+    spec.loader.exec_module(module)
+    module.declare()
 
 
 def digests(paths: list[str]) -> list[str]:
@@ -56,8 +70,8 @@ def load_trl(model: Path) -> tuple[list[Found], str]:
 PLAIN = (("chosen", "chosen"), ("rejected", "rejected"))
 # The small model's own template knows videos only.
 TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<image>{% endif %}{% endfor %} circle <ans>{% else %} red {% endif %}{% endfor %}"
+    "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %} {{ c['text'] }} "
+    "{% endif %}{% endfor %}{% if m['role'] == 'user' %}<ans>{% else %}<eos>{% endif %}{% endfor %}"
 )
 
 
