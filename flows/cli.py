@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
+from flows.export_command import export
+from flows.import_command import import_file
 
 if TYPE_CHECKING:
     from flows.parameters import Parameters
@@ -111,6 +113,10 @@ def lineage(
     tree = Tree(_describe(opened, origin))
     _grow(opened, tree, origin, {origin.key})
     out.print(tree)
+
+
+app.command()(export)
+app.command("import")(import_file)
 
 
 def main() -> None:

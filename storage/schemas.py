@@ -36,7 +36,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "row?": _INT,
         "reader?": _STRING,
         "decodes?": _INT,  # How many readers went through the file: a second one where the first could not go on.
-        "fps?": _REAL,
+        "fps?": _REAL,  # 0: not known, as of a folder of frames; times and the duration then count frames.
         "duration?": _REAL,
         "width?": _INT,
         "height?": _INT,
@@ -92,8 +92,8 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "score_a?": _REAL,
         "score_b?": _REAL,
         "method": _STRING,
-        "frame_set": _STRING,
-        "with_narrative": _BOOL,
+        "frame_set?": _STRING,  # This and the next are null in labels from a file that does not tell.
+        "with_narrative?": _BOOL,
         "narrative?": _STRING,
         "p_a_first?": _REAL,  # a was shown first.
         "p_a_second?": _REAL,

@@ -139,7 +139,7 @@ def _mp4_boxes(file: Any, size: int) -> set[str]:
     return names
 
 
-def probe(path: Path) -> VideoInfo:
+def probe_file(path: Path) -> VideoInfo:
     """Reads the packets (no pictures but the first) of a file. Raises VideoError with a reason."""
     with open_video(path) as (container, stream):
         packets = _read_packets(container, stream)

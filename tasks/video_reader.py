@@ -8,7 +8,8 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.video_probe import VideoError, VideoInfo, open_video, probe, readable_packets
+from tasks.frame_folder import CONTAINER, probe_folder, read_folder
+from tasks.video_probe import VideoError, VideoInfo, open_video, probe_file, readable_packets
 
 __all__ = ["Decoded", "Sample", "Sampled", "VideoError", "VideoInfo", "probe", "read_frames", "sample_frames"]
 
@@ -47,7 +48,7 @@ class Decoded(Generic[Kept]):
     """
 
     frames: list[tuple[int, Kept]]
-    reader: Literal["decord", "pyav"]
+    reader: Literal["decord", "pyav", "pillow"]
     intact: int  # frames of the file that decode without an error, as far as reading had to find out
     note: str | None = None
     passes: int = 1  # readers that went through the file, the one that gave these frames included
@@ -55,6 +56,11 @@ class Decoded(Generic[Kept]):
 
 class _CannotSay(Exception):
     """A fast way of reading met something that only reading the whole file can settle."""
+
+
+def probe(path: Path) -> VideoInfo:
+    """What a video file, or a folder of frames, holds. Raises VideoError with a reason."""
+    return probe_folder(path) if path.is_dir() else probe_file(path)
 
 
 def sample_frames(info: VideoInfo, sample: Sample) -> list[Sampled]:
@@ -65,10 +71,15 @@ def sample_frames(info: VideoInfo, sample: Sample) -> list[Sampled]:
     """
     edges = np.linspace(0.0, info.duration, sample.clips + 1)
     windows = [(float(edges[n]), float(edges[n + 1])) for n in range(sample.clips)]
-    return [
-        Sampled(clip, start, end, _shown_at(info.times, _times(info.times, start, end, sample)))
-        for clip, (start, end) in enumerate(windows)
-    ]
+    return [Sampled(clip, start, end, _shown(info, start, end, sample)) for clip, (start, end) in enumerate(windows)]
+
+
+def _shown(info: VideoInfo, start: float, end: float, sample: Sample) -> list[int]:
+    times = _times(info.times, start, end, sample)
+    if info.container == CONTAINER and sample.at == "endpoint":
+        # Frames count, times do not: the official code rounds places down, whatever floating point made of them.
+        return [int(place) for place in np.linspace(times[0], times[-1], sample.n, dtype=int)]
+    return _shown_at(info.times, times)
 
 
 def _times(times: NDArray[np.float64], start: float, end: float, sample: Sample) -> NDArray[np.float64]:
@@ -100,6 +111,9 @@ def read_frames(
     `min_decodable` of the file's frames decode without errors; above that the result's note says what is missing.
     PyAV notices flawed pictures; decord passes them on, and only notices packets that do not decode at all.
     """
+    if info.container == CONTAINER:
+        frames, intact, note = read_folder(path, info, indices, keep, min_decodable)
+        return Decoded(frames, "pillow", intact, note)
     fast: list[tuple[_Reader[Kept], Literal["decord", "pyav"], type[Exception]]] = []
     if len(info.pts) == info.expected:
         if decord and info.decord_doubt is None:

@@ -1,4 +1,4 @@
-"""The stage `videos`: the video files of a folder, each by the hash of its bytes."""
+"""The stage `videos`: the videos of a folder, files and folders of frames, each by the hash of its bytes."""
 
 import hashlib
 import os
@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.fanout import Outcome
+from tasks.frame_folder import SUFFIXES as FRAME_SUFFIXES
+from tasks.frame_folder import frame_files, is_frame
 from tasks.progress import Progress
 from tasks.stage import RunContext, Stage, StageError, StageResult, run_stage
 
@@ -25,7 +27,9 @@ class VideosConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folder: str = Field(min_length=1, description="Folder with the video files; its sub-folders count too.")
+    folder: str = Field(
+        min_length=1, description="Folder with the videos, files or folders of frames; its sub-folders count too."
+    )
 
     @property
     def place(self) -> Path:
@@ -73,15 +77,19 @@ def videos(ctx: RunContext, config: VideosConfig) -> StageResult:
 
 
 def list_videos(folder: Path) -> list[Path]:
-    """The video files under `folder`, by their suffix, hidden ones left out, sorted by path. Raises StageError."""
+    """The videos under `folder`, hidden ones left out, sorted by path. Raises StageError.
+
+    A file is one by its suffix. A folder below `folder` is one, of frames, when it holds images and no video file.
+    """
     if not folder.exists():
         raise StageError(f"The videos folder {folder} does not exist: make it, or correct the path.")
     if not folder.is_dir():
         raise StageError(f"The videos folder {folder} is a file: name the folder that holds the videos.")
-    found = sorted(path for path in _walk(folder) if path.suffix.lower() in SUFFIXES)
+    found = sorted(_walk(folder))
     if not found:
         raise StageError(
-            f"The videos folder {folder} holds no video: expected files that end in {' '.join(sorted(SUFFIXES))}."
+            f"The videos folder {folder} holds no video: expected files that end in {' '.join(sorted(SUFFIXES))}, "
+            f"or folders of frames ({' '.join(sorted(FRAME_SUFFIXES))})."
         )
     return found
 
@@ -92,7 +100,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        files = [Path(place, name) for name in names if not name.startswith(".")]
+        films = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if films:
+            yield from films
+        elif Path(place) != folder and any(is_frame(path.name) for path in files):
+            yield Path(place)
 
 
 def _hash_all(folder: Path, files: list[Path], progress: Progress) -> list[dict[str, Any]]:
@@ -119,6 +132,9 @@ def _hash(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def content_of(path: Path) -> tuple[str, int]:
-    """SHA-256 of a file's bytes, and how many they are. Raises OSError."""
+    """SHA-256 of a video's bytes, and how many they are; of a folder, over those of its frames. Raises OSError."""
+    if path.is_dir():
+        digests, sizes = zip(*map(content_of, frame_files(path)), strict=True)
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest(), sum(sizes)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()

@@ -122,3 +122,20 @@ def test_a_wrong_parameter_ends_without_a_traceback(arguments: list[str], said: 
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_labels_come_in_and_go_out(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>\nWhich sport?"}]
+    row = {"id": "one", "video": "a.mp4", "conversations": turns, "output_1": {"value": "Golf"}}
+    row |= {"output_2": {"value": "Tennis"}, "preference": 2}
+    (tmp_path / "RM.json").write_text(json.dumps([row]))
+    (tmp_path / "a.mp4").touch()
+    lake = str(tmp_path / "lake")
+    said = run("import", lake, str(tmp_path / "RM.json"), "--format", "vlm-rlaif", "--arm", "official")
+    assert "1 of 1 questions imported, 0 quarantined" in said
+    options = ["--format", "ms-swift", "--to", str(tmp_path / "out"), "--videos", str(tmp_path)]
+    said = run("export", lake, *options)
+    assert "1 pairs from 1 of 1 rows" in said
+    (written,) = map(json.loads, (tmp_path / "out" / "train.jsonl").read_text().splitlines())
+    assert (written["messages"][1]["content"], written["rejected_response"]) == ("Tennis", "Golf")
+    assert "import-official" in run("status", lake)

@@ -95,6 +95,14 @@ def test_role_is_read_as_from_and_said_once(tmp_path: Path) -> None:
     assert "3 rows name a turn's speaker 'role' instead of 'from'" in notices[0]
 
 
+def test_of_several_turns_the_first_two_are_taken_and_it_is_said(tmp_path: Path) -> None:
+    longer = [HUMAN, GPT, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "The wind."}]
+    read, notices = read_instructions(written(tmp_path, [row(conversations=longer), row(id="b")]))
+    assert [(r.question, r.answer) for r in read] == [("What moves?", "A ball.")] * 2
+    assert len(notices) == 1
+    assert "1 rows go on after the first answer" in notices[0]
+
+
 def test_json_lines_with_blank_lines_a_mark_and_strange_separators(tmp_path: Path) -> None:
     lines = ["\ufeff" + json.dumps(row()), "", json.dumps(row(id="b", kind="a\u2028b\u0085c"), ensure_ascii=False)]
     read, _ = read_instructions(written(tmp_path, "\r\n".join(lines) + "\n"))
@@ -123,12 +131,12 @@ def test_json_lines_with_blank_lines_a_mark_and_strange_separators(tmp_path: Pat
         ([row(conversations=None)], "conversations must be a list"),
         ([row(conversations=[])], "has no human turn"),
         ([row(conversations=[GPT])], "has no human turn"),
-        ([row(conversations=[GPT, HUMAN])], "one row a question"),
-        ([row(conversations=[HUMAN, GPT, HUMAN, GPT])], "one row a question"),
+        ([row(conversations=[GPT, HUMAN])], "a human turn comes first, then a gpt turn"),
+        ([row(conversations=[HUMAN, GPT, GPT])], "a human turn comes first, then a gpt turn"),
         ([row(conversations=[{"from": "human", "value": "<image>\n "}])], "asks nothing"),
         ([row(conversations=[{"from": "robot", "value": "x"}])], "unknown speaker"),
         ([row(conversations=[{"value": "x"}])], "must name its speaker once"),
-        ([row(conversations=[{**HUMAN, "content": "x"}])], "unknown key content in a turn"),
+        ([row(conversations=[{**HUMAN, "content": "x"}])], "turn 1: unknown key content"),
         ([row(kind="\ud800")], "half of a surrogate pair"),
     ],
 )
