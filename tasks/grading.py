@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from models.slots import SlotVocabulary, exact
 
@@ -50,3 +52,27 @@ class Grader:
         except ValueError as error:
             raise UnscorableError(str(error)) from error
         return Grade(float(exact(answer, response)), slot)
+
+
+class Truths:
+    """The true answers, by which pairs of answers are graded."""
+
+    def __init__(self, instructions: Iterable[Mapping[str, Any]], slots: SlotVocabulary | None) -> None:
+        """`instructions`: rows of that table with item_id, status and answer."""
+        self._grader = Grader(slots)
+        self._answers = {row["item_id"]: row["answer"] for row in instructions if row["status"] == "ok"}
+
+    def grades(self, instruction: str, answers: tuple[str, str]) -> tuple[float, float] | None:
+        """How right either answer is; None where there is no true answer that says it."""
+        try:
+            first, second = (self._grader.grade(self._answers.get(instruction), each).best for each in answers)
+        except UnscorableError:
+            return None
+        return first, second
+
+    def better(self, instruction: str, answers: tuple[str, str]) -> str | None:
+        """Which is truly better: "a", "b" or "tie" (graded alike); None where nobody knows."""
+        grades = self.grades(instruction, answers)
+        if grades is None:
+            return None
+        return "tie" if grades[0] == grades[1] else "a" if grades[0] > grades[1] else "b"
