@@ -114,7 +114,7 @@ def measure_version(
 def measure_between(
     one: Sequence[Judged], other: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """"same" and "kappa" of BETWEEN."""
+    """ "same" and "kappa" of BETWEEN."""
     draw = _Draw(resamples, seed)
     both = matched(one, other)
     labels = [(a, a.upright(a.preferred), b.upright(b.preferred)) for a, b in both]
@@ -128,7 +128,7 @@ def measure_between(
 def narrative_effect(
     told: Sequence[Judged], untold: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """"narrative_gain" and "narrative_moved": the version with the narrative against the one without."""
+    """ "narrative_gain" and "narrative_moved": the version with the narrative against the one without."""
     draw = _Draw(resamples, seed)
     both = matched(told, untold)
     graded = [(a, b) for a, b in both if a.truth in ("a", "b")]
@@ -138,6 +138,14 @@ def narrative_effect(
         "narrative_moved": draw.mean([a for a, _ in both], moved),
     }
     return {name: each for name, each in found.items() if each is not None}
+
+
+def blind_effect(
+    sighted: Sequence[Judged], blind: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """ "blind_same" and "blind_kappa": the version that saw the video against the one that did not."""
+    found = measure_between(sighted, blind, resamples=resamples, seed=seed)
+    return {f"blind_{name}": each for name, each in found.items()}
 
 
 def matched(one: Sequence[Judged], other: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
@@ -172,9 +180,6 @@ class _Draw:
         return bootstrap(statistic, parts, videos, resamples=self.resamples, seed=self.seed)
 
 
-# Position
-
-
 def _orders(pairs: Sequence[Judged], draw: _Draw) -> dict[str, Interval | None]:
     shown = [pair for pair in pairs if pair.orders is not None]
     # What each of the two showings says for the answer that was shown first in it.
@@ -189,9 +194,6 @@ def _orders(pairs: Sequence[Judged], draw: _Draw) -> dict[str, Interval | None]:
 
 def _sign(p: float) -> float:
     return 0.5 if p == 0.5 else float(p > 0.5)
-
-
-# Length
 
 
 def length_of(text: str, unit: LengthUnit) -> int:
@@ -248,7 +250,7 @@ def slope(differences: Sequence[float], chosen: Sequence[bool], groups: Sequence
         low, high = (middle, high) if _firth_score(middle, z, y) > 0 else (low, middle)
     beta = (low + high) / 2
     p = _sigmoid(beta * z)
-    information = float((z * z * p * (1 - p)).sum())
+    information = float((z**2 * p * _sigmoid(-beta * z)).sum())
     by_group: defaultdict[Hashable, float] = defaultdict(float)
     for group, residual in zip(groups, z * (y - p), strict=True):
         by_group[group] += float(residual)
@@ -259,7 +261,7 @@ def slope(differences: Sequence[float], chosen: Sequence[bool], groups: Sequence
 def _firth_score(beta: float, z: Floats, y: Floats) -> float:
     """d/dbeta of (log-likelihood + log(information) / 2)."""
     p = _sigmoid(beta * z)
-    weight = p * (1 - p)
+    weight = p * _sigmoid(-beta * z)
     information = float((z**2 * weight).sum())
     score = float((z * (y - p)).sum())
     return score + float((z**3 * weight * (1 - 2 * p)).sum()) / (2 * information) if information > 0 else score
@@ -268,9 +270,6 @@ def _firth_score(beta: float, z: Floats, y: Floats) -> float:
 def _sigmoid(x: Floats) -> Floats:
     exponential = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + exponential), exponential / (1 + exponential))
-
-
-# Repeated judgements
 
 
 def _repeats(pairs: Sequence[Judged], draw: _Draw) -> dict[str, Interval | None]:
@@ -289,9 +288,6 @@ def _repeats(pairs: Sequence[Judged], draw: _Draw) -> dict[str, Interval | None]
 def _pairwise(labels: Sequence[str]) -> float:
     """Share of the pairs of labels that agree (Fleiss' P_i)."""
     return sum(n * (n - 1) for n in Counter(labels).values()) / (len(labels) * (len(labels) - 1))
-
-
-# Agreement
 
 
 def confusion(labels: Sequence[tuple[str, str]]) -> Floats:
@@ -326,9 +322,6 @@ def _kappa_of(labels: Sequence[tuple[Judged, str, str | None]], draw: _Draw, *, 
     return draw.statistic([pair for pair, _, _ in labels], kappa, parts)
 
 
-# Calibration
-
-
 @dataclass(frozen=True)
 class Bin:
     """Pairs whose p(A) lies in one bin: mean p(A), and how often A is truly better with its interval."""
@@ -337,9 +330,7 @@ class Bin:
     true: Interval
 
 
-def reliability(
-    pairs: Sequence[Judged], *, bins: int = BINS, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Bin]:
+def reliability(pairs: Sequence[Judged], *, bins: int = BINS, resamples: int = RESAMPLES, seed: int = 0) -> list[Bin]:
     """The reliability diagram: bins of equal width over [0, 1] that hold a pair which the truth tells apart."""
     draw = _Draw(resamples, seed)
     told = [pair for pair in pairs if pair.truth in ("a", "b") and not pair.equal]

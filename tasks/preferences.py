@@ -19,6 +19,8 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.comparisons import Judge
     from models.video_lm import VideoLM
 
@@ -37,10 +39,18 @@ class JudgingConfig(BaseModel):
     method: Method = Field(
         description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
     )
+    blind: bool = Field(
+        False,
+        description="Black frames in the video's place, to check the judge: a label that needs no video is suspicious.",
+    )
+
+    def blinded(self) -> JudgingConfig:
+        """The same way without the video: neither its frames nor what the narrative tells of them."""
+        return self.model_copy(update={"name": f"{self.name}_blind", "blind": True, "narrative": False})
 
 
 class PreferencesConfig(BaseModel):
-    """How the judge compares answers. Arms override method, frame_set and narrative."""
+    """How the judge compares answers. Arms override method, frame_set, narrative and blind."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,6 +60,7 @@ class PreferencesConfig(BaseModel):
     )
     frame_set: str = Field("policy", description="Frame set that the judge is shown.")
     narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
+    blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
     prompts: JudgePrompts = Field(default=JudgePrompts(), description="What the judge is asked.")
     max_pairs: int | None = Field(
         None, ge=1, description="Judge only this many pairs of an instruction, always the same ones; null: all."
@@ -72,7 +83,9 @@ class PreferencesConfig(BaseModel):
     def decisive(self) -> dict[str, Any]:
         """What decides a verdict besides prompt and model; the other method's settings do not."""
         other = "min_choice_mass" if self.method == "likelihood" else "reduction"
-        return self.model_dump(mode="json", exclude={"prompts", "shard_size", other})
+        # Left out where the judge sees, so that labels made before there were blind judges keep their keys.
+        sighted = set() if self.blind else {"blind"}
+        return self.model_dump(mode="json", exclude={"prompts", "shard_size", other} | sighted)
 
 
 def preferences(
@@ -172,7 +185,9 @@ class JudgePairs:
     def __init__(self, settings: JudgeSettings) -> None:
         lake = Lake(settings.lake)
         self._tokens = VisualTokens(lake, settings.tokens)
-        self._judge = new_judge(settings.model.load(lake), settings.config)
+        self._lm = settings.model.load(lake)
+        self._judge = new_judge(self._lm, settings.config)
+        self._black: dict[int, Tensor] = {}
         self._config = settings.config
         self._arm = settings.arm
 
@@ -193,13 +208,24 @@ class JudgePairs:
         if len(item["candidates"]) < 2:
             return "it has one candidate, and a pair needs two; raise candidates.n"
         try:
-            frames = self._tokens.frames(item["video"], self._config.frame_set)
+            frames = self._frames(item["video"])
         except MissingTokensError as error:
             return str(error)
         return [
             Comparison(item["question"], frames, text_a, text_b, item["narrative"])
             for (_, text_a), (_, text_b) in pairs_of(item, self._config.max_pairs)
         ]
+
+    def _frames(self, video: str) -> Tensor:
+        """Visual tokens [F, P, D] of what the judge is shown: as many black frames where it is blind."""
+        shown = self._tokens.frames(video, self._config.frame_set)
+        if not self._config.blind:
+            return shown
+        from models.canaries import blank_tokens
+
+        if len(shown) not in self._black:
+            self._black[len(shown)] = blank_tokens(self._lm, len(shown))
+        return self._black[len(shown)]
 
     def _outcome(self, item: dict[str, Any], verdicts: list[Verdict | NoVerdict]) -> Outcome:
         pairs = pairs_of(item, self._config.max_pairs)
