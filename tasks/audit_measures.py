@@ -245,7 +245,7 @@ def slope(differences: Sequence[float], chosen: Sequence[bool], groups: Sequence
     z = x / scale
     # The penalised score falls through 0 once; beyond 40 a sigmoid is 0 or 1 for all that floats can tell.
     low, high = -40.0 / float(np.abs(z[z != 0]).min()), 40.0 / float(np.abs(z[z != 0]).min())
-    for _ in range(200):
+    for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if _firth_score(middle, z, y) > 0 else (low, middle)
     beta = (low + high) / 2

@@ -177,15 +177,15 @@ def test_the_slope_is_the_best_of_a_fine_grid(pairs: list[tuple[int, bool]]) -> 
 
 
 def test_the_slope_comes_back_from_simulations_and_scales_with_the_unit() -> None:
+    rng = np.random.default_rng(0)
     covered = 0
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
+    for _ in range(400):
         x = rng.integers(-5, 6, 1000)
         y = rng.random(1000) < 1 / (1 + np.exp(-0.3 * x))
         found = slope(x.tolist(), y.tolist(), range(1000))
         assert found is not None
         covered += found.low < 0.3 < found.high
-    assert 90 <= covered <= 99, "of a hundred intervals about 95 hold the truth"
+    assert 0.92 <= covered / 400 <= 0.98, "nineteen of twenty intervals hold the truth"
     tenfold = slope((10 * x).tolist(), y.tolist(), range(1000))
     assert tenfold is not None
     assert tenfold.value == pytest.approx(found.value / 10)
