@@ -152,7 +152,7 @@ def check_limits(lake: Lake, config: AuditConfig, findings: Sequence[Finding], v
     broken = [str(limit) for limit in limits_of(config, version, findings) if not limit.kept]
     if broken:
         raise AuditError(
-            f"The labels {version.name!r} fail the audit. {'. '.join(broken)}. No reward model learns from them. See "
+            f"The labels {version.name!r} fail the audit: {'; '.join(broken)}. No reward model learns from them. See "
             f"`rlaif audit {lake.root} --arm {version.arm}`; then change the judge, its prompt or its method, or the "
             "limit. What is done is kept."
         )

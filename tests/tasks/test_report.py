@@ -22,8 +22,9 @@ from PIL import Image
 from storage.lake import Lake
 from tasks.fanout import WorkerPool
 from tasks.intervals import Interval
+from tasks.pages import duration, without_places
 from tasks.progress import SilentProgress
-from tasks.report import ReportConfig, duration, report, without_places
+from tasks.report import ReportConfig, report
 from tasks.report_checks import checks_of, economy_of
 from tasks.report_data import Arm, Graph
 from tasks.report_pairs import data_address, pairs_of
