@@ -81,7 +81,7 @@ class AuditLabels:
     def __init__(self, settings: AuditSettings) -> None:
         lake = Lake(settings.lake)
         config = settings.config
-        truths = truths_of(lake, settings.instructions, config.truth_splits, config.slots)
+        truths = truths_of(lake, [settings.instructions], config.truth_splits, config.slots)
         self._versions = {name: label_version(lake, name, ref.key) for name, ref in settings.versions.items()}
         self._pairs = {name: judged_pairs(lake, ref.key, truths) for name, ref in settings.versions.items()}
         self._config = config

@@ -87,6 +87,11 @@ class Judged:
         one, other = self.answers
         return normalised(one) == normalised(other)
 
+    @property
+    def turned(self) -> str:
+        """The label of the same pair with its answers called the other way round."""
+        return _TURNED[self.preferred]
+
     def upright(self, label: str) -> str:
         """A label of this pair with the answer that comes first in the alphabet as a."""
         return label if self.answers[0] <= self.answers[1] else _TURNED[label]

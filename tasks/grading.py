@@ -61,14 +61,21 @@ class Truths:
         """`instructions`: rows of that table with item_id, status and answer."""
         self._grader = Grader(slots)
         self._answers = {row["item_id"]: row["answer"] for row in instructions if row["status"] == "ok"}
+        self._known: dict[tuple[str, str], float | None] = {}
 
     def grades(self, instruction: str, answers: tuple[str, str]) -> tuple[float, float] | None:
         """How right either answer is; None where there is no true answer that says it."""
-        try:
-            first, second = (self._grader.grade(self._answers.get(instruction), each).best for each in answers)
-        except UnscorableError:
-            return None
-        return first, second
+        first, second = (self._grade(instruction, each) for each in answers)
+        return None if first is None or second is None else (first, second)
+
+    def _grade(self, instruction: str, response: str) -> float | None:
+        if (instruction, response) not in self._known:  # An answer stands in several pairs, and in many versions.
+            try:
+                grade = self._grader.grade(self._answers.get(instruction), response).best
+            except UnscorableError:
+                grade = None
+            self._known[instruction, response] = grade
+        return self._known[instruction, response]
 
     def better(self, instruction: str, answers: tuple[str, str]) -> str | None:
         """Which is truly better: "a", "b" or "tie" (graded alike); None where nobody knows."""

@@ -143,14 +143,14 @@ def stage_result(lake: Lake, row: dict[str, Any]) -> StageResult:
     )
 
 
-def judged_pairs(lake: Lake, key: str, truths: Truths | None) -> list[Judged]:
+def judged_pairs(lake: Lake, key: str, truths: Truths) -> list[Judged]:
     """The ok pairs of a version, with their truth."""
     columns = ["status", "instruction", "video", "answer_a", "answer_b", "preferred", "p_a"]
     rows = lake.table("preferences").read(key, [*columns, "p_a_first", "p_a_second"]).to_pylist()
     return [judged_pair(row, truths) for row in rows if row["status"] == "ok"]
 
 
-def judged_pair(row: dict[str, Any], truths: Truths | None) -> Judged:
+def judged_pair(row: dict[str, Any], truths: Truths) -> Judged:
     """A row of table `preferences`."""
     answers = (row["answer_a"], row["answer_b"])
     orders = (row["p_a_first"], row["p_a_second"])
@@ -161,17 +161,16 @@ def judged_pair(row: dict[str, Any], truths: Truths | None) -> Judged:
         preferred=row["preferred"],
         p_a=row["p_a"],
         orders=None if None in orders else orders,
-        truth=None if truths is None else truths.better(row["instruction"], answers),
+        truth=truths.better(row["instruction"], answers),
     )
 
 
 def truths_of(
-    lake: Lake, instructions: StageRef | None, splits: Sequence[str], slots: SlotVocabulary | None
-) -> Truths | None:
-    """The answers of those splits that count as true; None without instructions."""
-    if instructions is None:
-        return None
-    rows = lake.table("instructions").read(instructions.key, ["item_id", "status", "answer", "split"]).to_pylist()
+    lake: Lake, instructions: Sequence[StageRef], splits: Sequence[str], slots: SlotVocabulary | None
+) -> Truths:
+    """The answers of those splits that count as true."""
+    columns = ["item_id", "status", "answer", "split"]
+    rows = [row for ref in instructions for row in lake.table("instructions").read(ref.key, columns).to_pylist()]
     return Truths([row for row in rows if row["split"] in splits], slots)
 
 

@@ -223,9 +223,13 @@ def _line(pairs: list[Pair], categories: set[str]) -> list[Pair]:
     return [pair for *_, pair in sorted(line, key=lambda item: item[:3])]
 
 
+def lot(video: str, question: str, answers: tuple[str, str]) -> str:
+    """A place in a line that depends on the pair alone: neither on the order of the rows nor on how many there are."""
+    return hashlib.sha256("\n".join((video, question, *answers)).encode()).hexdigest()
+
+
 def _lot(pair: Pair) -> str:
-    # Depends on the pair alone: neither on the order of the rows nor on how many there are.
-    return hashlib.sha256("\n".join((pair.video, pair.question, *pair.answers)).encode()).hexdigest()
+    return lot(pair.video, pair.question, pair.answers)
 
 
 def with_pictures(lake: Lake, frames: StageResult | None, pairs: Sequence[Pair], frame_set: str) -> list[Pair]:
