@@ -114,6 +114,20 @@ def lineage(
 
 
 @app.command()
+def relabel(
+    preset: Annotated[str, typer.Option(help="A preset's name, or the path of a YAML file.")],
+    overrides: Overrides = None,
+) -> None:
+    """Labels what is new or changed, and says which labels moved."""
+    from flows.relabel_command import run_relabel
+
+    moved, page = run_relabel(preset, overrides or [])
+    for arm, counts in moved.items():
+        out.print(f"{arm}: {', '.join(f'{pairs} {label}' for label, pairs in counts.items())}", soft_wrap=True)
+    out.print(f"Moved labels: {page}", soft_wrap=True)
+
+
+@app.command()
 def audit(
     lake: Annotated[
         str | None, typer.Argument(help="Folder or s3://bucket/prefix; the newest of runs/ by default.")

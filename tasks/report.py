@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.slots import SlotVocabulary
-from tasks import report_figures
+from tasks import audit_tables, report_figures
+from tasks.audit import read_audit
+from tasks.audit_limits import Finding
 from tasks.grading import Grader
 from tasks.pages import render, without_places, write
 from tasks.report_checks import Check, Economy, checks_of, economy_of
@@ -57,6 +59,7 @@ class Page:
     reward_curves: list[Curve]
     sft_curves: list[Curve]
     conditions: list[Condition]
+    audited: list[Finding]
     pairs: list[Pair]
     stages: list[StageRow]
     working_seconds: float
@@ -103,7 +106,7 @@ def report(
     folder = Path(run.get("folder") or f"runs/{ctx.run}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
-    write(folder / PAGE, render("report.html.j2", portable, page=page, figures=report_figures))
+    write(folder / PAGE, render("report.html.j2", portable, page=page, figures=report_figures, audit=audit_tables))
     return folder / PAGE
 
 
@@ -131,6 +134,7 @@ def _page(
         reward_curves=curves_of(lake, graph.rewards),
         sft_curves=[] if graph.sft is None else curves_of(lake, {"sft": graph.sft}),
         conditions=conditions_of(lake, graph.agreement, arms, parameters),
+        audited=[finding for result in graph.audits.values() for finding in read_audit(lake, result.ref)],
         pairs=_pairs(lake, arms, graph.preferences, results, parameters, config.pairs),
         stages=stages_of(lake, ctx.run, results),
         working_seconds=working_seconds(lake, ctx.run, results),

@@ -143,7 +143,7 @@ def pair_of(
     key = _key(row)
     asking = asked.get(row["instruction"], {})
     answers = (row["answer_a"], row["answer_b"])
-    grades, truth = _truth(asking.get("answer"), answers, grader)
+    grades, truth = truth_of(asking.get("answer"), answers, grader)
     own = Opinion(main.title, main.narrative, row["preferred"], row["p_a"])
     opinions = tuple(
         Opinion(arm.title, arm.narrative, judged[arm.name][key]["preferred"], judged[arm.name][key]["p_a"])
@@ -168,7 +168,7 @@ def pair_of(
     )
 
 
-def _truth(
+def truth_of(
     answer: str | None, answers: tuple[str, str], grader: Grader
 ) -> tuple[tuple[float, float] | None, str | None]:
     try:
