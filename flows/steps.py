@@ -78,7 +78,7 @@ class Steps:
         """
         name = stage.__name__ if label is None else f"{stage.__name__} {label}"
         submit = _perform.with_options(name=stage.__name__, task_run_name=name).submit
-        future: Pending = submit(self, stage, inputs, named, wait_for=after)
+        future: Pending = submit(self, stage, inputs, named, return_state=False, wait_for=after)
         self.pending.append(future)
         return future
 

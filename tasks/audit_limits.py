@@ -26,30 +26,34 @@ class AuditConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    length_unit: LengthUnit = Field("words", description="What the length of an answer is counted in.")
+    length_unit: LengthUnit = Field(default="words", description="What the length of an answer is counted in.")
     truth_splits: list[str] = Field(
         default=["benchmark"],
         description="Splits whose answers count as ground truth; it is measured against them and nothing learns it.",
     )
     slots: SlotVocabulary | None = Field(
-        None, description="Words of the slot score that says which answer is truly better; null: exact match says it."
+        default=None,
+        description="Words of the slot score that says which answer is truly better; null: exact match says it.",
     )
-    resamples: int = Field(RESAMPLES, ge=100, description="Bootstrap samples of the intervals.")
+    resamples: int = Field(default=RESAMPLES, ge=100, description="Bootstrap samples of the intervals.")
     max_position_bias: float | None = Field(
-        None, ge=0, le=0.5, description="Largest distance of the share that prefers the answer shown first from 0.5."
+        default=None,
+        ge=0,
+        le=0.5,
+        description="Largest distance of the share that prefers the answer shown first from 0.5.",
     )
     max_length_bias: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="By how much more (or less) often than the truth the longer answer may be preferred; than half, "
         "where there is no truth.",
     )
     min_consistency: float | None = Field(
-        None, ge=0, le=1, description="Least share of pairs whose two orders prefer the same answer."
+        default=None, ge=0, le=1, description="Least share of pairs whose two orders prefer the same answer."
     )
     max_blind_agreement: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="Largest share of labels that the judge may give without frames and narrative too. Each way to "

@@ -41,11 +41,9 @@ def render(template: str, portable: Callable[[str], str], **shown: Any) -> str:
         "svg": Markup,
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100),
     }
-    environment.globals |= {
-        "sign": sign,
-        # The legend's line is drawn three units wide, and dash patterns count in line widths.
-        "dashes": lambda series: " ".join(f"{3 * length:g}" for length in dashes(series)),
-    }
+    environment.globals["sign"] = sign
+    # The legend's line is drawn three units wide, and dash patterns count in line widths.
+    environment.globals["dashes"] = lambda series: " ".join(f"{3 * length:g}" for length in dashes(series))
     return environment.get_template(template).render(**shown)
 
 

@@ -18,7 +18,7 @@ from flows.relabel import relabel
 from miniature.dataset import write
 from storage.lake import Lake
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("prefect_server")]
 ASKED = 20
 
 
