@@ -168,9 +168,9 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def show_moves(run: str, arm: str, moves: Sequence[Mapping[str, Any]]) -> None:
-    """A table of how one arm's labels moved."""
+def show_moves(run: str, arm: str, moves: Sequence[Mapping[str, Any]], page: Path) -> None:
+    """A table of how one arm's labels moved, and the way to the page with examples."""
     from prefect.artifacts import create_table_artifact
 
-    rows = [dict(row) for row in moves]
-    create_table_artifact(rows, key("moves", run, arm), f"Labels of {arm}: before and after.")  # type: ignore[unused-coroutine]
+    said = f"Labels of {arm}: before and after. Examples: [{page.name}]({_address(page)}) (`{page}`)"
+    create_table_artifact([dict(row) for row in moves], key("moves", run, arm), said)  # type: ignore[unused-coroutine]

@@ -119,6 +119,36 @@ app.command()(export)
 app.command("import")(import_file)
 
 
+@app.command()
+def relabel(
+    preset: Annotated[str, typer.Option(help="A preset's name, or the path of a YAML file.")],
+    overrides: Overrides = None,
+) -> None:
+    """Labels what is new or changed, and says which labels moved."""
+    from flows.relabel_command import run_relabel
+
+    moved, page = run_relabel(preset, overrides or [])
+    for arm, counts in moved.items():
+        out.print(f"{arm}: {', '.join(f'{pairs} {label}' for label, pairs in counts.items())}", soft_wrap=True)
+    out.print(f"Moved labels: {page}", soft_wrap=True)
+
+
+@app.command()
+def audit(
+    lake: Annotated[
+        str | None, typer.Argument(help="Folder or s3://bucket/prefix; the newest of runs/ by default.")
+    ] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm's labels; may be repeated.")] = None,
+    versions: Annotated[int, typer.Option(min=1, help="Versions of each arm's labels, the latest first.")] = 1,
+    to: Annotated[Path | None, typer.Option(help="The page; audit.html beside the lake by default.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Whose section `audit` says what is measured.")] = None,
+) -> None:
+    """What is wrong with the labels: bias, consistency, agreement, calibration, on one page."""
+    from flows.audit_command import run_audit
+
+    out.print(str(run_audit(_lake(lake), arm or [], versions, to, preset)), soft_wrap=True)
+
+
 def main() -> None:
     """The entry point: errors that a person can mend are shown without a traceback."""
     environment.apply()

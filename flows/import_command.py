@@ -21,9 +21,9 @@ def import_file(
     from flows import cli
     from flows.hooks import event
     from storage.lake import Lake
+    from tasks.chosen_labels import latest_frames
     from tasks.fanout import WorkerPool
     from tasks.import_labels import ImportConfig, import_labels
-    from tasks.label_versions import latest_frames
     from tasks.progress import TerminalProgress
     from tasks.stage import RunContext
     from tasks.troubles import troubles_of

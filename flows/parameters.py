@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from storage.places import absolute
 from tasks.agreement import AgreementConfig
+from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
@@ -158,11 +159,20 @@ class Parameters(Labelling):
     reward: RewardConfig
     ppo: PpoConfig
     agreement: AgreementConfig
+    audit: AuditConfig = AuditConfig()
     benchmark: BenchmarkConfig
     report: ReportConfig
 
     def _ways(self) -> list[JudgingConfig]:
-        return [*self.arms, *self.agreement.conditions]
+        return [*self.arms, *self.blind_twins(), *self.agreement.conditions]
 
     def _judged(self) -> set[str]:
         return {self.candidates.split, *([self.agreement.split] if self.agreement.conditions else [])}
+
+    def blind_twins(self) -> list[JudgingConfig]:
+        """How the arms' pairs are judged blind for the limit that needs it; arms that differ in narrative share it."""
+        twins: dict[tuple[str, str, str], JudgingConfig] = {}
+        for arm in self.arms if self.audit.max_blind_agreement is not None else ():
+            if not arm.blind:
+                twins.setdefault((arm.judge, arm.method, arm.frame_set), arm.blinded())
+        return [*twins.values()]

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.parameters import Parameters
-from tasks.report import map_texts, without_places
+from tasks.pages import map_texts, without_places
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "deployments" / "presets"

@@ -1,6 +1,7 @@
 """The flow `relabel`, for every night: labels what is new or changed, and says how the labels moved."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -16,6 +17,7 @@ from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
 from tasks.label_moves import latest, moves
+from tasks.moves_page import moves_page
 from tasks.preferences import PreferencesConfig, preferences
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
@@ -64,7 +66,10 @@ def relabel(
     with opened("relabel", run, data.prepare) as step:
         before, labelled = labelling(step, parameters)
         step.results()
-        return {arm: _moved(step, arm, before[arm], done.result()) for arm, done in labelled.items()}
+        versions = {arm: (before[arm], done.result()) for arm, done in labelled.items()}
+        page = moves_page(step.ctx.lake, run.name, versions, run.results)
+        logger.info("how the labels moved: %s", page)
+        return {arm: _moved(step, arm, *keys, page) for arm, keys in versions.items()}
 
 
 def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
@@ -72,23 +77,23 @@ def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None],
     shown = material(step, p)
     base = shown.base
     # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
-    supervised = latest(step.ctx.lake, "sft", base.identity) or step(sft, p.sft, shown.asked, shown.seen, base)
+    supervised = latest(step.ctx.lake, "sft", model=base.identity) or step(sft, p.sft, shown.asked, shown.seen, base)
     answering = p.candidates.model_copy(update={"reuse": True})
     answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
 
     before, labelled = {}, {}
     for arm in p.arms:
         way = judging(p, arm)
-        pictures, narrated, judge = shown.judge(way)
-        before[arm.name] = latest(step.ctx.lake, "preferences", judge.identity, arm.name)
-        labelled[arm.name] = step(preferences, way, answered, pictures, narrated, judge, arm.name, label=arm.name)
+        # Whatever judged: another judge's labels are what the new ones are compared with.
+        before[arm.name] = latest(step.ctx.lake, "preferences", arm.name)
+        labelled[arm.name] = step(preferences, way, answered, *shown.judge(way), arm.name, label=arm.name)
     return before, labelled
 
 
-def _moved(step: Steps, arm: str, before: StageResult | None, after: StageResult) -> dict[str, int]:
-    """Pairs by what became of their label; shown as a table too."""
+def _moved(step: Steps, arm: str, before: StageResult | None, after: StageResult, page: Path) -> dict[str, int]:
+    """Pairs by what became of their label; shown as a table too, and linked to the page."""
     rows = moves(step.ctx.lake, before.key if before else "", after.key)
-    show_moves(step.ctx.run, arm, rows)
+    show_moves(step.ctx.run, arm, rows, page)
     counts = {row["label"]: row["pairs"] for row in rows}
     logger.info("%s: %s", arm, ", ".join(f"{pairs} {label}" for label, pairs in counts.items()))
     return counts

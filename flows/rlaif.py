@@ -15,6 +15,8 @@ from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConf
 from flows.presets import command, load
 from flows.steps import Pending, Steps, Trained, opened
 from tasks.agreement import AgreementConfig, agreement
+from tasks.audit import audit
+from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
@@ -53,6 +55,7 @@ def rlaif(
     reward: RewardConfig = DEFAULT.reward,
     ppo: PpoConfig = DEFAULT.ppo,
     agreement: AgreementConfig = DEFAULT.agreement,
+    audit: AuditConfig = DEFAULT.audit,
     benchmark: BenchmarkConfig = DEFAULT.benchmark,
     report: ReportConfig = DEFAULT.report,
     arms: Arms = DEFAULT.arms,
@@ -72,6 +75,7 @@ def rlaif(
         reward: The reward model's training.
         ppo: The policy's training.
         agreement: The judge against ground truth.
+        audit: What is wrong with the labels, and when that stops the run.
         benchmark: The scores on held-out questions.
         report: The page at the end.
         arms: Ways to label; each has its own preferences, reward model and policy.
@@ -91,12 +95,19 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     start = Trained(base, merged=supervised)
     answered = step(candidates, p.candidates, asked, seen, start)
 
-    judged, rewarded, learned = {}, {}, {}
+    judged, audited, rewarded, learned = {}, {}, {}, {}
+    blind = {}
+    for twin in p.blind_twins():
+        way = judging(p, twin)
+        blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
     for arm in p.arms:
         name = arm.name
         way = judging(p, arm)
         judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)
-        rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name)
+        labels = {name: judged[name], **blind}
+        audited[name] = step(audit, p.audit, labels, asked, name, gate=[name], label=name)
+        checked = [audited[name]] if p.audit.gated else []
+        rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name, after=checked)
         learned[name] = step(policy, p.ppo, rewarded[name], asked, seen, start, name, label=name)
 
     tuned = {name: Trained(base, merged=supervised, adapter=adapter) for name, adapter in learned.items()}
@@ -113,7 +124,8 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
             name, way = condition.name, judging(p, condition)
             compared[name] = step(preferences, way, tried, *shown.judge(way), name, label=name)
         agreed = step(agreement, p.agreement, compared, asked)
-    return Graph(supervised, judged, rewarded, learned, scored, agreed)
+        audited["held out"] = step(audit, p.audit, compared, asked, "held out", label="held out")
+    return Graph(supervised, judged, rewarded, learned, scored, agreed, audited)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -66,15 +66,20 @@ class Steps:
         self.pending: list[Pending] = []
 
     def __call__(
-        self, stage: Callable[..., StageResult], *inputs: Any, label: str | None = None, **named: Any
+        self,
+        stage: Callable[..., StageResult],
+        *inputs: Any,
+        label: str | None = None,
+        after: Sequence[Pending] = (),
+        **named: Any,
     ) -> Pending:
         """Begins `stage(ctx, *inputs, **named)` as soon as the futures among its inputs are done.
 
-        `label` tells it in the UI from its namesakes.
+        Those of `after` are waited for too. `label` tells it in the UI from its namesakes.
         """
         name = stage.__name__ if label is None else f"{stage.__name__} {label}"
         submit = _perform.with_options(name=stage.__name__, task_run_name=name).submit
-        future: Pending = submit(self, stage, inputs, named)
+        future: Pending = submit(self, stage, inputs, named, return_state=False, wait_for=after)
         self.pending.append(future)
         return future
 

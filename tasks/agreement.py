@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.fanout import Outcome
-from tasks.grading import Grader, UnscorableError
+from tasks.grading import Truths
 from tasks.intervals import RESAMPLES, bootstrap_mean
 from tasks.preferences import JudgingConfig
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -114,11 +114,11 @@ class CompareWithTruth:
     def __init__(self, settings: AgreementSettings) -> None:
         self._lake = Lake(settings.lake)
         self._conditions = settings.conditions
-        self._grader = Grader(settings.config.slots)
         self._resamples = settings.config.resamples
         ref = settings.instructions
         rows = self._lake.table(ref.table).read(ref.key, columns=["item_id", "status", "answer", "kind"]).to_pylist()
-        self._truths = {row["item_id"]: row for row in rows if row["status"] == "ok"}
+        self._truths = Truths(rows, settings.config.slots)
+        self._kinds = {row["item_id"]: row["kind"] for row in rows}
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         return [self._measure(item["item_id"], seed) for item in items]
@@ -147,17 +147,13 @@ class CompareWithTruth:
 
     def _pair(self, row: dict[str, Any]) -> GradedPair | None:
         """The row with its truth; None where the truth does not tell the answers apart."""
-        truth = self._truths.get(row["instruction"], {"answer": None, "kind": None})
-        try:
-            grades = [self._grader.grade(truth["answer"], row[key]).best for key in ("answer_a", "answer_b")]
-        except UnscorableError:
-            return None
-        if grades[0] == grades[1]:
+        better = self._truths.better(row["instruction"], (row["answer_a"], row["answer_b"]))
+        if better is None or better == "tie":
             return None
         return GradedPair(
             instruction=row["instruction"],
-            kind=truth["kind"] or "other",
-            a_is_better=grades[0] > grades[1],
+            kind=self._kinds[row["instruction"]] or "other",
+            a_is_better=better == "a",
             preferred=row["preferred"],
             p_a=row["p_a"],
             p_a_first=row["p_a_first"],

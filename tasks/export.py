@@ -21,10 +21,10 @@ from models.comparisons import normalised
 from storage.errors import FormatError
 from storage.formats import hound, llamafactory, ms_swift, rm, trl, verl
 from storage.formats.pairs import Pair, fault_of
+from tasks.chosen_labels import LabelVersion, ancestors, chosen_labels
 from tasks.export_card import card
 from tasks.export_config import ExportConfig, FormatName
 from tasks.export_media import KeptFrames, Media, NoMediaError, VideoFiles
-from tasks.label_versions import LabelVersion, ancestors, chosen_labels
 from tasks.progress import SilentProgress
 
 if TYPE_CHECKING:

@@ -1,18 +1,21 @@
-"""Means with bootstrap intervals, whole groups resampled: questions about one video are not independent."""
+"""Statistics with bootstrap intervals, whole groups resampled: questions about one video are not independent."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 RESAMPLES = 1000
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of `n` values and the 2.5 % and 97.5 % quantiles of its bootstrap."""
+    """A statistic (mostly a mean) of `n` values and the 2.5 % and 97.5 % quantiles of its bootstrap."""
 
     value: float
     low: float
@@ -38,12 +41,35 @@ def bootstrap_mean(
     """
     if not values:
         raise ValueError("There is nothing to average: no values were given.")
+    parts = np.column_stack([np.asarray(values, np.float64), np.ones(len(values))])
+    return bootstrap(lambda sums: sums[..., 0] / sums[..., 1], parts, groups, resamples=resamples, seed=seed)
+
+
+def bootstrap(
+    statistic: Callable[[Floats], Any],
+    parts: Floats,
+    groups: Sequence[Hashable],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of sums over values, and its 95 % percentile interval when groups are drawn with replacement.
+
+    Resamples in which the statistic is undefined (NaN) are left out of the interval.
+
+    Args:
+        statistic: of sums [..., K]; gives [...].
+        parts: what each of the N values adds to the sums [N, K], N at least 1.
+        groups: the group of each value.
+        resamples: bootstrap samples.
+        seed: the same values, groups and seed give the same interval.
+    """
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    sums, counts = np.zeros(len(numbers)), np.zeros(len(numbers))
-    for value, group in zip(values, groups, strict=True):
-        sums[numbers[group]] += value
-        counts[numbers[group]] += 1
-    drawn = np.random.default_rng(seed).integers(len(numbers), size=(resamples, len(numbers)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(values))
+    totals = np.zeros((len(numbers), parts.shape[1]))
+    np.add.at(totals, [numbers[group] for group in groups], parts)
+    rng = np.random.default_rng(seed)
+    # One resample at a time: all their draws together would take gigabytes for 100,000 videos.
+    drawn = (rng.integers(len(totals), size=len(totals)) for _ in range(resamples))
+    found = statistic(np.stack([np.bincount(each, minlength=len(totals)) @ totals for each in drawn]))
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return Interval(float(statistic(totals.sum(0))), float(low), float(high), len(parts))

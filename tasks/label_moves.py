@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from storage.sql import query
+from tasks.label_versions import stage_result, stages_by_use
 from tasks.stage import StageResult
 
 if TYPE_CHECKING:
     from storage.lake import Lake
 
-# A pair counts as the same in both when the answers are, whichever was called a.
-_MOVES = """
-WITH pairs AS (
-    SELECT stage_key, instruction,
-           least(answer_a, answer_b) AS one, greatest(answer_a, answer_b) AS other,
-           max(CASE WHEN preferred = 'tie' THEN 'tie'
-                    WHEN (preferred = 'a') = (answer_a < answer_b) THEN 'one' ELSE 'other' END) AS label
-    FROM preferences WHERE status = 'ok' AND stage_key IN ($before, $after) GROUP BY ALL),
+# A pair counts as the same in both when the answers are, whichever was called a. Of a pair that was judged more than
+# once in a labelling, the first counts.
+_JOINED = """
+WITH upright AS (
+    SELECT *, answer_a <= answer_b AS straight, least(answer_a, answer_b) AS one, greatest(answer_a, answer_b) AS other
+    FROM preferences WHERE status = 'ok' AND stage_key IN ($before, $after)),
+pairs AS (
+    SELECT stage_key, instruction, video, question, one, other, method, narrative, a, b,
+           CASE WHEN preferred = 'tie' THEN 'tie' WHEN (preferred = 'a') = straight THEN 'a' ELSE 'b' END AS label,
+           CASE WHEN straight THEN p_a ELSE 1 - p_a END AS p
+    FROM upright QUALIFY row_number() OVER (PARTITION BY stage_key, instruction, one, other ORDER BY a, b) = 1),
 joined AS (
-    SELECT coalesce(b.instruction, a.instruction) AS instruction,
+    SELECT coalesce(b.instruction, a.instruction) AS instruction, one, other,
+           coalesce(a.video, b.video) AS video, coalesce(a.question, b.question) AS question,
+           coalesce(a.method, b.method) AS method,
+           b.label AS label_before, b.p AS p_before, b.narrative AS narrative_before,
+           a.label AS label_after, a.p AS p_after, a.narrative AS narrative_after,
            CASE WHEN b.label IS NULL THEN 'new' WHEN a.label IS NULL THEN 'gone'
                 WHEN a.label = b.label THEN 'the same'
                 WHEN a.label = 'tie' THEN 'now a tie' WHEN b.label = 'tie' THEN 'no longer a tie'
                 ELSE 'turned round' END AS label
     FROM (SELECT * FROM pairs WHERE stage_key = $before) b
     FULL JOIN (SELECT * FROM pairs WHERE stage_key = $after) a USING (instruction, one, other))
+"""
+_COUNTS = f"""{_JOINED}
 SELECT label, count(*) AS pairs, min(instruction) AS example FROM joined GROUP BY label ORDER BY pairs DESC, label
 """
-
-_LATEST = """
-SELECT s.* FROM stages s JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
-WHERE s.stage = $stage AND s.model = $model AND coalesce(json_extract_string(s.config, '$.arm'), '') = $arm
-ORDER BY e."at" DESC, e.event_id LIMIT 1
+# Drawn by lot: the place in the line depends on the pair alone.
+_EXAMPLES = f"""{_JOINED}
+SELECT * FROM joined
+QUALIFY row_number() OVER (PARTITION BY label ORDER BY md5(instruction || one || other), one, other) <= $each
+ORDER BY label, md5(instruction || one || other), one, other
 """
 
 
@@ -42,29 +53,26 @@ def moves(lake: Lake, before: str, after: str) -> list[dict[str, Any]]:
     `before` (empty: there was none) and `after` are stage keys of the table `preferences`. "label" is one of: the same,
     turned round, now a tie, no longer a tie, new, gone.
     """
-    rows: list[dict[str, Any]] = query(lake, _MOVES, {"before": before, "after": after}).to_pylist()
+    rows: list[dict[str, Any]] = query(lake, _COUNTS, {"before": before, "after": after}).to_pylist()
     return rows
 
 
-def latest(lake: Lake, stage: str, model: str, arm: str = "") -> StageResult | None:
-    """The result of the complete stage of that name, model and arm that was last used; None where there is none."""
-    if not {"stages", "runs"} <= set(lake.tables()):
-        return None
-    found = query(lake, _LATEST, {"stage": stage, "model": model, "arm": arm}).to_pylist()
-    if not found:
-        return None
-    row = found[0]
-    counts = {name: row[name] for name in ("items", "ok", "quarantined")}
-    table = row["output_table"]
-    return StageResult(
-        stage=stage,
-        label=None,
-        table=table,
-        key=row["item_id"],
-        version=lake.table(table).version(),
-        reused=0,
-        seconds=0.0,
-        work_seconds=0.0,
-        cached=True,
-        **counts,
-    )
+def moved_examples(lake: Lake, before: str, after: str, each: int) -> list[dict[str, Any]]:
+    """Up to `each` pairs of every kind of move, always the same.
+
+    A row holds instruction, video, question, the answers `one` and `other`, what became of the label (`label`) and, for
+    either labelling, the label ("a" is `one`), the probability that `one` is better, and the narrative.
+    """
+    rows: list[dict[str, Any]] = query(lake, _EXAMPLES, {"before": before, "after": after, "each": each}).to_pylist()
+    return rows
+
+
+def latest(lake: Lake, stage: str, arm: str = "", model: str | None = None) -> StageResult | None:
+    """The result of the complete stage of that name and arm that was last used; None where there is none.
+
+    `model` asks for that model's alone.
+    """
+    for row in stages_by_use(lake, stage):
+        if model in (None, row["model"]) and json.loads(row["config"]).get("arm", "") == arm:
+            return stage_result(lake, row)
+    return None

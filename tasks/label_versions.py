@@ -1,86 +1,180 @@
-"""Which complete sets of labels a lake holds, and which stages went into each."""
+"""Versions of the labels in a lake: how each was made, from what, and its pairs."""
 
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from storage.sql import query
-from tasks.stage import StageRef
+from tasks.audit_measures import Judged
+from tasks.grading import Truths
+from tasks.stage import StageError, StageResult
 
 if TYPE_CHECKING:
+    from models.slots import SlotVocabulary
     from storage.lake import Lake
+    from tasks.stage import StageRef
 
-_VERSIONS = """
-SELECT s.item_id AS key, s.stage, json_extract_string(s.config, '$.arm') AS arm, s.ok, s.quarantined
-FROM stages s LEFT JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
-WHERE s.output_table = 'preferences' GROUP BY ALL ORDER BY max(e."at") DESC NULLS LAST, key
+# Newest first: by the last time that a run made or used them.
+_USED = """
+SELECT s.*, max(e."at") AS used FROM stages s JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
+WHERE s.stage = $stage GROUP BY ALL ORDER BY used DESC, s.item_id
 """
-
-_FRAMES = """
-SELECT s.item_id AS key FROM stages s JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
-WHERE s.stage = 'frames' ORDER BY e."at" DESC, e.event_id LIMIT 1
-"""
-
-
-class LabelsError(ValueError):
-    """There are no such labels in the lake; the message says which there are."""
 
 
 @dataclass(frozen=True)
 class LabelVersion:
-    """A complete stage in the table `preferences`: `ok` instructions are labelled."""
+    """One version of the labels.
 
+    Attributes:
+        name: what it is called where it is compared with others.
+        key: its stage key in table `preferences`.
+        config: how the pairs were judged.
+        model: identity of the judge.
+        prompt: hash of what it was asked.
+        sources: keys of the stages that it was made from, by stage.
+    """
+
+    name: str
     key: str
-    stage: str
-    arm: str
-    ok: int
-    quarantined: int
+    config: dict[str, Any]
+    model: str | None
+    prompt: str | None
+    sources: dict[str, str]
 
-    def __str__(self) -> str:
-        return f"{self.key} ({self.arm}, {self.stage}: {self.ok} ok, {self.quarantined} quarantined)"
+    @property
+    def arm(self) -> str:
+        return str(self.config["arm"])
+
+    @property
+    def narrative(self) -> bool:
+        return bool(self.config["narrative"])
+
+    @property
+    def blind(self) -> bool:
+        return bool(self.config.get("blind", False))  # Only stages of blind judges have it.
+
+    def like(self, other: LabelVersion) -> bool:
+        """Whether both judge alike but for narrative and sight."""
+        apart = {"arm", "narrative", "blind"}
+        ways = [{key: value for key, value in each.config.items() if key not in apart} for each in (self, other)]
+        return ways[0] == ways[1] and self.model == other.model
 
 
-def label_versions(lake: Lake) -> list[LabelVersion]:
-    """All of them, those that a run used last first."""
-    if not {"stages", "runs"} <= set(lake.tables()):
-        return []
-    return [LabelVersion(**row) for row in query(lake, _VERSIONS).to_pylist()]
-
-
-def chosen_labels(lake: Lake, arm: str | None = None, key: str | None = None) -> LabelVersion:
-    """The version with that key, or the last used one of an arm; of the only arm where none is named.
+def label_version(lake: Lake, name: str, key: str) -> LabelVersion:
+    """The version with that stage key.
 
     Raises:
-        LabelsError: there is none, or several arms and none is named.
+        StageError: it is not complete.
     """
-    found = label_versions(lake)
-    fitting = [each for each in found if arm in (None, each.arm) and key in (None, each.key)]
-    known = "\n".join(f"  {each}" for each in found) or "  none; label some with `rlaif run` or `rlaif import`"
-    if not fitting:
-        asked = " and ".join(f"{name} {value!r}" for name, value in (("arm", arm), ("key", key)) if value is not None)
-        raise LabelsError(f"{lake.root} holds no complete labels{' of ' + asked if asked else ''}. There are:\n{known}")
-    if key is None and len({each.arm for each in fitting}) > 1:
-        raise LabelsError(f"{lake.root} holds labels of several arms; name one with --arm. There are:\n{known}")
-    return fitting[0]
+    rows = lake.table("stages").read(key).to_pylist()
+    if not rows:
+        raise StageError(f"Labels {key} are not complete in {lake.root}; run the same labelling again to end it.")
+    return _version(name, rows[0])
 
 
-def latest_frames(lake: Lake) -> StageRef | None:
-    """The complete frames stage that a run used last."""
+def latest_versions(lake: Lake, arms: Sequence[str] = (), each: int = 1) -> list[LabelVersion]:
+    """The latest labels of every arm, or of `arms`; of each arm up to `each` versions, the older ones named by key.
+
+    Raises:
+        StageError: there are no labels, or an arm has none.
+    """
+    rows = stages_by_use(lake, "preferences")
+    by_arm: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_arm.setdefault(json.loads(row["config"])["arm"], []).append(row)
+    unknown = sorted(set(arms) - set(by_arm))
+    if unknown or not by_arm:
+        known = f"arms with labels: {', '.join(sorted(by_arm))}" if by_arm else "label first, with `rlaif run`"
+        raise StageError(
+            f"{lake.root} holds no complete labels{' of ' if unknown else ''}{', '.join(unknown)}; {known}."
+        )
+    found = []
+    for arm in arms or sorted(by_arm):
+        newest, *older = by_arm[arm][:each]
+        found += [_version(arm, newest), *(_version(f"{arm} {row['item_id'][:8]}", row) for row in older)]
+    return found
+
+
+def stages_by_use(lake: Lake, stage: str) -> list[dict[str, Any]]:
+    """The rows of table `stages` for complete stages of that name, the last used first."""
     if not {"stages", "runs"} <= set(lake.tables()):
-        return None
-    found = query(lake, _FRAMES).to_pylist()
-    return StageRef("frames", "frames", found[0]["key"], lake.table("frames").version()) if found else None
+        return []
+    rows: list[dict[str, Any]] = query(lake, _USED, {"stage": stage}).to_pylist()
+    return rows
 
 
-def ancestors(lake: Lake, key: str) -> list[dict[str, Any]]:
-    """Rows of the table `stages`: the stage with that key, then those that went into it, each once."""
-    known = {row["item_id"]: row for row in lake.table("stages").read().to_pylist()}
-    waiting, found = [key], dict[str, dict[str, Any]]()
+def ancestors(lake: Lake, key: str) -> dict[str, StageResult]:
+    """The stages that the stage with that key was made from, by name; of namesakes the nearest."""
+    rows = {row["item_id"]: row for row in lake.table("stages").read().to_pylist()}
+    found: dict[str, StageResult] = {}
+    waiting = deque(_inputs(rows, key))
     while waiting:
-        row = known.get(waiting.pop(0))
-        if row is not None and row["item_id"] not in found:
-            found[row["item_id"]] = row
-            waiting += [ref["key"] for ref in json.loads(row["inputs"])]
-    return list(found.values())
+        row = rows[waiting.popleft()]
+        if row["stage"] not in found:
+            found[row["stage"]] = stage_result(lake, row)
+        waiting.extend(_inputs(rows, row["item_id"]))
+    return found
+
+
+def _inputs(rows: dict[str, dict[str, Any]], key: str) -> list[str]:
+    return [each["key"] for each in json.loads(rows[key]["inputs"]) if each["key"] in rows] if key in rows else []
+
+
+def stage_result(lake: Lake, row: dict[str, Any]) -> StageResult:
+    """What a row of table `stages` says, as a stage that was found complete."""
+    table = row["output_table"]
+    return StageResult(
+        stage=row["stage"],
+        label=None,
+        table=table,
+        key=row["item_id"],
+        version=lake.table(table).version(),
+        items=row["items"],
+        ok=row["ok"],
+        quarantined=row["quarantined"],
+        reused=0,
+        seconds=0.0,
+        work_seconds=0.0,
+        cached=True,
+    )
+
+
+def judged_pairs(lake: Lake, key: str, truths: Truths) -> list[Judged]:
+    """The ok pairs of a version, with their truth."""
+    columns = ["status", "instruction", "video", "answer_a", "answer_b", "preferred", "p_a"]
+    rows = lake.table("preferences").read(key, [*columns, "p_a_first", "p_a_second"]).to_pylist()
+    return [judged_pair(row, truths) for row in rows if row["status"] == "ok"]
+
+
+def judged_pair(row: dict[str, Any], truths: Truths) -> Judged:
+    """A row of table `preferences`."""
+    answers = (row["answer_a"], row["answer_b"])
+    orders = (row["p_a_first"], row["p_a_second"])
+    return Judged(
+        instruction=row["instruction"],
+        video=row["video"],
+        answers=answers,
+        preferred=row["preferred"],
+        p_a=row["p_a"],
+        orders=None if None in orders else orders,
+        truth=truths.better(row["instruction"], answers),
+    )
+
+
+def truths_of(
+    lake: Lake, instructions: Sequence[StageRef], splits: Sequence[str], slots: SlotVocabulary | None
+) -> Truths:
+    """The answers of those splits that count as true."""
+    columns = ["item_id", "status", "answer", "split"]
+    rows = [row for ref in instructions for row in lake.table("instructions").read(ref.key, columns).to_pylist()]
+    return Truths([row for row in rows if row["split"] in splits], slots)
+
+
+def _version(name: str, row: dict[str, Any]) -> LabelVersion:
+    sources = {each["stage"]: each["key"] for each in json.loads(row["inputs"])}
+    config = json.loads(row["config"])
+    return LabelVersion(name, row["item_id"], config, row["model"], row["prompt_hash"], sources)

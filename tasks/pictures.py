@@ -47,6 +47,20 @@ class Pictures:
         return tuple(jpeg(kept[place], self._max_side, self._quality) for each in chosen for place in each["indices"])
 
 
+@lru_cache(maxsize=_KEPT_VIDEOS)
+def black_pictures(pictures: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """As many black JPEG files of the same sizes."""
+    from PIL import Image
+
+    black = []
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture)) as opened:
+            buffer = io.BytesIO()
+            Image.new("RGB", opened.size).save(buffer, "JPEG")
+        black.append(buffer.getvalue())
+    return tuple(black)
+
+
 def jpeg(image: bytes, max_side: int, quality: int) -> bytes:
     """An encoded image as JPEG with no side longer than `max_side`; one that is both already stays as it is."""
     from PIL import Image

@@ -18,11 +18,13 @@ from tasks.groups import candidate_groups
 from tasks.judge_endpoint import AGAIN, endpoint_judge
 from tasks.judge_prompts import JudgePrompts
 from tasks.model_ref import ModelRef
-from tasks.pictures import MissingFramesError, Pictures
+from tasks.pictures import MissingFramesError, Pictures, black_pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.comparisons import Judge
     from models.video_lm import VideoLM
 
@@ -43,10 +45,18 @@ class JudgingConfig(BaseModel):
         description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
     )
     judge: str = Field(LOCAL, description="local: the labeler; else the name of one of preferences.endpoints.")
+    blind: bool = Field(
+        False,
+        description="Black frames in the video's place, to check the judge: a label that needs no video is suspicious.",
+    )
+
+    def blinded(self) -> JudgingConfig:
+        """The same way without the video: neither its frames nor what the narrative tells of them."""
+        return self.model_copy(update={"name": f"{self.name}_blind", "blind": True, "narrative": False})
 
 
 class PreferencesConfig(BaseModel):
-    """How the judge compares answers. Arms override method, frame_set, narrative and judge."""
+    """How the judge compares answers. Arms override method, frame_set, narrative, judge and blind."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,6 +70,7 @@ class PreferencesConfig(BaseModel):
     endpoints: dict[str, JudgeEndpoint] = Field(
         default={}, description="Judges behind OpenAI-compatible endpoints, by the name that an arm asks for."
     )
+    blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
     prompts: JudgePrompts = Field(default=JudgePrompts(), description="What the judge is asked.")
     max_pairs: int | None = Field(
         None, ge=1, description="Judge only this many pairs of an instruction, always the same ones; null: all."
@@ -110,7 +121,9 @@ class PreferencesConfig(BaseModel):
         """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
         local = {"min_choice_mass", "batch_size", "reduction"}
         other = {"min_choice_mass" if self.method == "likelihood" else "reduction"} if self.endpoint is None else local
-        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other})
+        # Left out where the judge sees, so that labels made before there were blind judges keep their keys.
+        sighted = set() if self.blind else {"blind"}
+        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other, *sighted})
 
 
 def preferences(
@@ -175,12 +188,15 @@ class JudgePairs:
         lake = Lake(settings.lake)
         self._shown: VisualTokens | Pictures
         self._judge: Judge
+        self._lm: VideoLM | None = None
         if isinstance(settings.model, JudgeEndpoint):
             self._shown = Pictures(lake, settings.shown, settings.model.max_side, settings.model.jpeg_quality)
             self._judge = new_endpoint_judge(settings.model, settings)
         else:
             self._shown = VisualTokens(lake, settings.shown)
-            self._judge = new_judge(settings.model.load(lake), settings.config)
+            self._lm = settings.model.load(lake)
+            self._judge = new_judge(self._lm, settings.config)
+        self._black: dict[int, Tensor] = {}
         self._config = settings.config
         self._arm = settings.arm
 
@@ -206,13 +222,26 @@ class JudgePairs:
         if len(item["candidates"]) < 2:
             return "it has one candidate, and a pair needs two; raise candidates.n"
         try:
-            frames = self._shown.frames(item["video"], self._config.frame_set)
+            frames = self._frames(item["video"])
         except (MissingTokensError, MissingFramesError) as error:
             return str(error)
         return [
             Comparison(item["question"], frames, text_a, text_b, item["narrative"])
             for (_, text_a), (_, text_b) in pairs_of(item, self._config.max_pairs)
         ]
+
+    def _frames(self, video: str) -> Any:
+        """Visual tokens [F, P, D], or pictures for an endpoint; as many black ones where the judge is blind."""
+        shown = self._shown.frames(video, self._config.frame_set)
+        if not self._config.blind:
+            return shown
+        if self._lm is None:
+            return black_pictures(shown)
+        from models.canaries import blank_tokens
+
+        if len(shown) not in self._black:
+            self._black[len(shown)] = blank_tokens(self._lm, len(shown))
+        return self._black[len(shown)]
 
     def _outcome(self, item: dict[str, Any], verdicts: list[Verdict | NoVerdict]) -> Outcome:
         pairs = pairs_of(item, self._config.max_pairs)

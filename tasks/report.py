@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -16,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.slots import SlotVocabulary
-from tasks import report_figures
+from tasks import audit_tables, report_figures
+from tasks.audit import read_audit
+from tasks.audit_limits import Finding
 from tasks.grading import Grader
+from tasks.pages import map_texts, render, without_places, write
 from tasks.report_checks import Check, Economy, checks_of, economy_of
 from tasks.report_data import Arm, Curve, Graph, StageRow, arms_of, curves_of, stages_of, working_seconds
 from tasks.report_pairs import Pair, pairs_of
-from tasks.report_plots import dashes
-from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline, points, sign
+from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline
 from tasks.stage import RunContext, StageResult
 from tasks.summary import summary_of
 from tasks.usage import Usage
@@ -59,6 +59,7 @@ class Page:
     reward_curves: list[Curve]
     sft_curves: list[Curve]
     conditions: list[Condition]
+    audited: list[Finding]
     pairs: list[Pair]
     stages: list[StageRow]
     working_seconds: float
@@ -104,8 +105,8 @@ def report(
     run = parameters.get("run") or {}
     folder = Path(run.get("folder") or f"runs/{ctx.run}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
-    _write(folder / PAGE, render(page, portable))
+    write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
+    write(folder / PAGE, render("report.html.j2", portable, page=page, figures=report_figures, audit=audit_tables))
     return folder / PAGE
 
 
@@ -133,6 +134,7 @@ def _page(
         reward_curves=curves_of(lake, graph.rewards),
         sft_curves=[] if graph.sft is None else curves_of(lake, {"sft": graph.sft}),
         conditions=conditions_of(lake, graph.agreement, arms, parameters),
+        audited=[finding for result in graph.audits.values() for finding in read_audit(lake, result.ref)],
         pairs=_pairs(lake, arms, graph.preferences, results, parameters, config.pairs),
         stages=stages_of(lake, ctx.run, results),
         working_seconds=working_seconds(lake, ctx.run, results),
@@ -161,72 +163,6 @@ def _pairs(
     )
 
 
-def render(page: Page, portable: Callable[[str], str]) -> str:
-    """The page as HTML. Every text is escaped and freed of this machine's places; figures and styles are our own."""
-    import jinja2
-    import yaml
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: portable(value) if type(value) is str and not value.startswith("data:") else value,
-    )
-    environment.filters |= {
-        "percent": lambda share: f"{100 * share:.1f}\u00a0%",
-        "points": points,
-        "duration": duration,
-        "times": lambda number: "once" if f"{number:.2f}" == "1.00" else f"{number:.2f} times",
-        "svg": Markup,
-        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100),
-    }
-    environment.globals |= {
-        "figures": report_figures,
-        "sign": sign,
-        # The legend's line is drawn three units wide, and dash patterns count in line widths.
-        "dashes": lambda series: " ".join(f"{3 * length:g}" for length in dashes(series)),
-    }
-    return environment.get_template("report.html.j2").render(page=page)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def without_places(here: Path) -> Callable[[str], str]:
-    """A function that takes this machine's folders out of a text: what is below `here` becomes relative."""
-    project = Path(__file__).resolve().parent.parent
-    names = {str(here): ".", str(project): "${project}", tempfile.gettempdir(): "<tmp>", str(Path.home()): "~"}
-    kept = {place: name for place, name in reversed(names.items()) if len(place) > 1}
-    # The longest first, and whole parts of a path alone.
-    places = "|".join(re.escape(place) for place in sorted(kept, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w.-])({places})(/|(?![\w.-]))")
-
-    def clean(text: str) -> str:
-        found = pattern.sub(lambda match: f"{kept[match[1]]}{match[2]}".removeprefix("./"), text)
-        return "." if text and not found else found
-
-    return clean
-
-
-def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with every text in it changed."""
-    if isinstance(value, Mapping):
-        return {str(key): map_texts(each, change) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [map_texts(each, change) for each in value]
-    return value if value is None or isinstance(value, bool | int | float) else change(str(value))
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the results."""
     found = {"python": platform.python_version()}
@@ -245,10 +181,3 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores ({platform.machine()}), {memory:.0f} GiB of memory, {platform.system()}"
-
-
-def _write(path: Path, text: str) -> None:
-    # Two runs of one folder may end at the same moment.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

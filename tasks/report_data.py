@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from storage.sql import query
@@ -33,6 +33,8 @@ class Graph(Generic[Each]):
     """The benchmark by label: "base", "sft" and the arms."""
     agreement: Each | None
     """The judges against ground truth."""
+    audits: Mapping[str, Each] = field(default_factory=dict)
+    """By what was audited: the arms' labels, and "held out"."""
 
     @property
     def trainings(self) -> dict[str, Each]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import LakeError
@@ -21,6 +21,15 @@ MAX_FRAMES = 8
 MAX_WIDTH = 200  # Pixels; wider frames are made smaller, so that the page stays light.
 # Kinds of pair in their order on the page, and how many of a dozen each gives.
 _SHARES = {"only the narrative got it": 3, "wrong": 3, "tie": 2, "right": 4}
+# What a pair's tag says of its category, and its tone; a category that is not here says it itself.
+_TAGS = {
+    "wrong": ("judge is wrong", "down"),
+    "right": ("judge is right", "up"),
+    "tie": ("judge sees a tie", ""),
+    "only the narrative got it": ("right only with the narrative", "up"),
+    "equally right": ("both equally right", ""),
+    "no ground truth": ("no ground truth", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,11 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Pair:
-    """A judged pair. `grades` and `truth` ("a", "b", "tie") come from the true answer, which no judge sees."""
+    """A judged pair. `grades` and `truth` ("a", "b", "tie") come from the true answer, which no judge sees.
+
+    `orders` are p(A) with answer A shown first and second, where the judge was shown both orders; `told_before` is the
+    narrative of an earlier version of the labels, where it was another.
+    """
 
     video: str
     question: str
@@ -59,7 +72,14 @@ class Pair:
     grades: tuple[float, float] | None
     truth: str | None
     category: str
+    orders: tuple[float, float] | None = None
+    told_before: str | None = None
     pictures: tuple[Picture, ...] = ()
+
+    @property
+    def tag(self) -> tuple[str, str]:
+        """What is said of the category, and in which tone ("up", "down" or "")."""
+        return _TAGS.get(self.category, (self.category, ""))
 
 
 def pairs_of(
@@ -76,46 +96,54 @@ def pairs_of(
     known = [arm for arm in sorted(arms, key=lambda arm: not arm.narrative) if arm.name in preferences]
     if not known:
         return []
-    judged = {arm.name: _preferences(lake, preferences[arm.name]) for arm in known}
-    asked = {} if instructions is None else _instructions(lake, instructions)
+    judged = {arm.name: judged_rows(lake, preferences[arm.name].key) for arm in known}
+    asked = {} if instructions is None else asked_rows(lake, instructions)
     main = known[0]
-    pairs = [_pair(row, main, known[1:], judged, asked, grader) for row in judged[main.name].values()]
+    pairs = [pair_of(row, main, known[1:], judged, asked, grader) for row in judged[main.name].values()]
     chosen = _choose(pairs, count)
-    pictures = _pictures(lake, frames, {pair.video for pair in chosen}, main.frame_set)
-    return [_with_pictures(pair, pictures.get(pair.video, ())) for pair in chosen]
+    return with_pictures(lake, frames, chosen, main.frame_set)
 
 
-_Key = tuple[str, int, int]
+PairKey = tuple[str, int, int, str, str]
+Row = dict[str, Any]
 
 
-def _preferences(lake: Lake, result: StageResult) -> dict[_Key, dict[str, Any]]:
+def judged_rows(lake: Lake, key: str) -> dict[PairKey, Row]:
+    """The ok pairs of a version of the labels, by instruction, candidates and answers."""
     columns = ["status", "instruction", "video", "question", "a", "b", "answer_a", "answer_b", "preferred", "p_a"]
-    columns += ["score_a", "score_b", "narrative", "method"]
-    rows = lake.table("preferences").read(result.key, columns).to_pylist()
+    columns += ["score_a", "score_b", "p_a_first", "p_a_second", "narrative", "method"]
+    rows = lake.table("preferences").read(key, columns).to_pylist()
     return {
-        (row["instruction"], row["a"], row["b"]): row
+        _key(row): row
         for row in rows
         if row["status"] == "ok" and row["preferred"] is not None and row["p_a"] is not None
     }
 
 
-def _instructions(lake: Lake, result: StageResult) -> dict[str, dict[str, Any]]:
+def _key(row: Row) -> PairKey:
+    return row["instruction"], row["a"], row["b"], row["answer_a"], row["answer_b"]
+
+
+def asked_rows(lake: Lake, result: StageResult) -> dict[str, Row]:
+    """The ok instructions by id."""
     rows = lake.table("instructions").read(result.key, ["item_id", "status", "answer", "kind"]).to_pylist()
     return {row["item_id"]: row for row in rows if row["status"] == "ok"}
 
 
-def _pair(
-    row: dict[str, Any],
+def pair_of(
+    row: Row,
     main: Arm,
     others: Iterable[Arm],
-    judged: Mapping[str, Mapping[_Key, dict[str, Any]]],
-    asked: Mapping[str, dict[str, Any]],
+    judged: Mapping[str, Mapping[PairKey, Row]],
+    asked: Mapping[str, Row],
     grader: Grader,
+    category: str | None = None,
 ) -> Pair:
-    key = (row["instruction"], row["a"], row["b"])
+    """A row of the labels of `main`, with what the others said of the same pair; its category may be given."""
+    key = _key(row)
     asking = asked.get(row["instruction"], {})
     answers = (row["answer_a"], row["answer_b"])
-    grades, truth = _truth(asking.get("answer"), answers, grader)
+    grades, truth = truth_of(asking.get("answer"), answers, grader)
     own = Opinion(main.title, main.narrative, row["preferred"], row["p_a"])
     opinions = tuple(
         Opinion(arm.title, arm.narrative, judged[arm.name][key]["preferred"], judged[arm.name][key]["p_a"])
@@ -135,11 +163,12 @@ def _pair(
         true_answer=asking.get("answer"),
         grades=grades,
         truth=truth,
-        category=_category(own, truth, opinions),
+        category=category or _category(own, truth, opinions),
+        orders=None if None in (row["p_a_first"], row["p_a_second"]) else (row["p_a_first"], row["p_a_second"]),
     )
 
 
-def _truth(
+def truth_of(
     answer: str | None, answers: tuple[str, str], grader: Grader
 ) -> tuple[tuple[float, float] | None, str | None]:
     try:
@@ -194,15 +223,19 @@ def _line(pairs: list[Pair], categories: set[str]) -> list[Pair]:
     return [pair for *_, pair in sorted(line, key=lambda item: item[:3])]
 
 
+def lot(video: str, question: str, answers: tuple[str, str]) -> str:
+    """A place in a line that depends on the pair alone: neither on the order of the rows nor on how many there are."""
+    return hashlib.sha256("\n".join((video, question, *answers)).encode()).hexdigest()
+
+
 def _lot(pair: Pair) -> str:
-    # Depends on the pair alone: neither on the order of the rows nor on how many there are.
-    return hashlib.sha256("\n".join((pair.video, pair.question, *pair.answers)).encode()).hexdigest()
+    return lot(pair.video, pair.question, pair.answers)
 
 
-def _with_pictures(pair: Pair, pictures: tuple[Picture, ...]) -> Pair:
-    from dataclasses import replace
-
-    return replace(pair, pictures=pictures)
+def with_pictures(lake: Lake, frames: StageResult | None, pairs: Sequence[Pair], frame_set: str) -> list[Pair]:
+    """The pairs with the frames of their videos; those of the set are marked as seen by the judge."""
+    pictures = _pictures(lake, frames, {pair.video for pair in pairs}, frame_set)
+    return [replace(pair, pictures=pictures.get(pair.video, ())) for pair in pairs]
 
 
 def _pictures(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # Matplotlib wants colours and the page wants CSS variables, so that one figure is legible in light and in dark: each of
 # these colours is drawn nowhere else and is replaced in the SVG text.
-_INK, _MUTED, _GRID, _SURFACE = "#010101", "#020202", "#030303", "#040404"
-_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--rule)", _SURFACE: "var(--surface)"}
+INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)", SURFACE: "var(--surface)"}
 _MARKERS = "osD^vP"
 _DASHES: list[tuple[float, ...]] = [(), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5)]
 SERIES = 6
@@ -61,19 +61,19 @@ def points(
 
     None leaves a row empty, so that figures side by side keep their rows level.
     """
-    with _figure(width_in, 0.4 + 0.34 * len(rows), title) as (figure, axes):
+    with drawing(width_in, 0.4 + 0.34 * len(rows), title) as (figure, axes):
         for place, row in enumerate(rows):
             if row is not None:
                 _draw(axes, place, row)
         if reference is not None:
-            axes.axvline(100 * reference, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+            axes.axvline(100 * reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.set_yticks(range(len(rows)), ["" if row is None else row.label for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.08)
-        axes.tick_params(axis="y", length=0, labelcolor=_INK, labelsize=9.5)
-        axes.grid(axis="x", color=_GRID, linewidth=0.8)
+        axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9.5)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         said = "; ".join(f"{row.label} {100 * row.value:.1f} %" for row in rows if row is not None)
-        return _svg(figure, f"{title}: {said}")
+        return svg_text(figure, f"{title}: {said}")
 
 
 def _draw(axes: Axes, place: int, row: Point) -> None:
@@ -82,31 +82,31 @@ def _draw(axes: Axes, place: int, row: Point) -> None:
         place,
         xerr=[[100 * (row.value - row.low)], [100 * (row.high - row.value)]],
         fmt=_MARKERS[row.series % SERIES],
-        color=_series(row.series),
+        color=color_of(row.series),
         markersize=6,
         linewidth=2,
         capsize=3,
     )
     at = (1.02, place)
     text = f"{100 * row.value:.1f}"
-    axes.annotate(text, at, xycoords=("axes fraction", "data"), va="center", color=_INK, fontsize=9.5)
+    axes.annotate(text, at, xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9.5)
 
 
 def lines(title: str, curves: Sequence[Line], *, width_in: float = WIDE_IN) -> str:
     """Training curves over one another: thin as measured and, where there are many steps, thick as a running mean."""
-    with _figure(width_in, 2.15, title) as (figure, axes):
+    with drawing(width_in, 2.15, title) as (figure, axes):
         for curve in curves:
-            color = _series(curve.series)
+            color = color_of(curve.series)
             if len(curve.values) > _SMOOTHED:
                 axes.plot(curve.steps, curve.values, color=color, linewidth=0.8, alpha=0.35)
             axes.plot(
                 curve.steps, running_mean(curve.values), color=color, linewidth=1.9, linestyle=_style(curve.series)
             )
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.margins(x=0.02)
-        axes.set_xlabel("step", color=_MUTED, fontsize=9)
+        axes.set_xlabel("step", color=MUTED, fontsize=9)
         ends = "; ".join(f"{curve.label} from {curve.values[0]:.3g} to {curve.values[-1]:.3g}" for curve in curves)
-        return _svg(figure, f"{title}: {ends}")
+        return svg_text(figure, f"{title}: {ends}")
 
 
 def dashes(series: int) -> tuple[float, ...]:
@@ -128,7 +128,8 @@ def running_mean(values: Sequence[float]) -> list[float]:
 
 
 @contextmanager
-def _figure(width_in: float, height_in: float, name: str) -> Iterator[tuple[Figure, Axes]]:
+def drawing(width_in: float, height_in: float, name: str) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure in the style of the pages, and its axes."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -138,7 +139,7 @@ def _figure(width_in: float, height_in: float, name: str) -> Iterator[tuple[Figu
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 9,
-        "axes.edgecolor": _GRID,
+        "axes.edgecolor": GRID,
     }
     with mpl.rc_context(settings):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
@@ -147,15 +148,16 @@ def _figure(width_in: float, height_in: float, name: str) -> Iterator[tuple[Figu
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(colors=_MUTED, labelsize=9, length=3)
+        axes.tick_params(colors=MUTED, labelsize=9, length=3)
         yield figure, axes
 
 
-def _series(index: int) -> str:
+def color_of(index: int) -> str:
+    """The colour of a series while it is drawn; the page's variable stands for it in the SVG text."""
     return f"#0501{index % SERIES:02x}"
 
 
-def _svg(figure: Figure, description: str) -> str:
+def svg_text(figure: Figure, description: str) -> str:
     """The figure as an `svg` element for the middle of a page: no prolog, no addresses, no ids but those in use."""
     import html
 

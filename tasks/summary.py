@@ -19,6 +19,18 @@ def summary_of(page: Page) -> dict[str, Any]:
         "scores": {each.label: _scores(each) for each in page.checkpoints},
         "judge_agreement": {each.name: each.agreement.agreement for each in page.conditions},
         "judge_agreement_details": {each.name: _agreement(each) for each in page.conditions},
+        "audit": [
+            {
+                "measure": each.measure,
+                "version": each.version,
+                "other": each.other,
+                "value": each.found.value,
+                "low": each.found.low,
+                "high": each.found.high,
+                "n": each.found.n,
+            }
+            for each in page.audited
+        ],
         "stages": [
             {
                 "name": each.name,

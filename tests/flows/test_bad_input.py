@@ -150,6 +150,16 @@ def test_a_judge_that_answers_nonsense_stops_the_run(story: Story) -> None:
     assert "below min_choice_mass 0.2" in said
 
 
+def test_labels_that_fail_the_audit_stop_the_run_before_it_learns_from_them(story: Story) -> None:
+    said = refused(story.run("audit.max_blind_agreement=0"))
+    assert "The labels 'one' fail the audit" in said
+    assert "audit.max_blind_agreement" in said
+    assert f"See `rlaif audit {story.lake.root} --arm one`" in said
+    done = [each["stage"] for each in stages(story.lake, "reduced")]
+    assert "preferences" in done
+    assert "reward_model" not in done, "it would have been found complete at once"
+
+
 def test_a_model_that_is_not_there(story: Story) -> None:
     said = refused(story.run("models.policy=/no/such/model"))
     assert "/no/such/model" in said

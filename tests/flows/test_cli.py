@@ -14,6 +14,7 @@ from flows.cli import app
 from flows.hooks import event
 from flows.views import ViewError
 from storage.lake import Lake
+from tasks.stage import StageError
 
 BLOB, KEYS = "ab" * 32, {"videos": "1" * 16, "frames": "2" * 16, "sft": "3" * 16}
 
@@ -101,6 +102,43 @@ def test_report_shows_scores_and_the_page(tmp_path: Path) -> None:
     said = run("report", str(tmp_path))
     assert "0.660" in said
     assert str(tmp_path / "report.html") in said
+
+
+def test_audit_writes_one_page_beside_the_lake_and_nothing_into_it(tmp_path: Path) -> None:
+    lake = labelled_lake(tmp_path / "run" / "lake")
+    before = {name: lake.table(name).version() for name in lake.tables()}
+    said = run("audit", lake.root)
+    page = tmp_path / "run" / "audit.html"
+    assert str(page) in said
+    assert "rlaif audit &lt;tmp&gt;/" in page.read_text(), "free of places, as the report"
+    run("audit", lake.root, "--arm", "one", "--to", str(tmp_path / "one.html"), "--preset", "miniature")
+    assert "--arm=one --preset=miniature" in (tmp_path / "one.html").read_text()
+    assert {name: lake.table(name).version() for name in lake.tables()} == before
+
+
+def test_audit_of_an_arm_without_labels_names_those_with_some(tmp_path: Path) -> None:
+    lake = labelled_lake(tmp_path / "lake")
+    with pytest.raises(StageError, match="no complete labels of two; arms with labels: one"):
+        run("audit", lake.root, "--arm", "two")
+
+
+def labelled_lake(root: Path) -> Lake:
+    """Two labels of the arm "one"."""
+    lake = Lake(root)
+    provenance = {"status": "ok", "item_key": "k", "run": "first", "seed": 0}
+    shown = {"a": 0, "b": 1, "answer_a": "red", "answer_b": "blue", "preferred": "a", "p_a": 0.9}
+    how = {"method": "likelihood", "frame_set": "judge", "with_narrative": False, "arm": "one"}
+    rows = [
+        {**provenance, **shown, **how, "item_id": name, "instruction": name, "video": name, "question": "which?"}
+        for name in "qr"
+    ]
+    lake.table("preferences").commit_shard(rows, stage_key="labels", shard=0)
+    config = json.dumps({"arm": "one", "narrative": False, "method": "likelihood", "frame_set": "judge"})
+    done = {"item_id": "labels", "stage": "preferences", "config": config, "inputs": "[]", "items": 2, "ok": 2}
+    done |= {"output_table": "preferences", "quarantined": 0}
+    lake.table("stages").commit_shard([{**provenance, **done}], stage_key="labels", shard=-1)
+    lake.log([{**event("first", "stage_finished"), "stage": "preferences", "stage_key": "labels"}])
+    return lake
 
 
 def test_status_imports_neither_torch_nor_ray_nor_prefect(lake: Lake) -> None:

@@ -11,16 +11,16 @@ OLD, NEW = "a" * 16, "b" * 16
 
 
 def _pair(instruction: str, answers: tuple[str, str], preferred: str) -> dict[str, Any]:
-    shown = {"answer_a": answers[0], "answer_b": answers[1], "preferred": preferred, "a": 0, "b": 1}
+    shown = {"answer_a": answers[0], "answer_b": answers[1], "preferred": preferred, "a": 0, "b": 1, "p_a": 0.5}
     how = {"method": "likelihood", "frame_set": "judge", "with_narrative": False, "arm": "one"}
     places = {"instruction": instruction, "video": "v", "question": "q"}
     return {"item_id": instruction, "status": "ok", "item_key": "k", "run": "r", "seed": 0, **places, **how, **shown}
 
 
-def _label(lake: Lake, key: str, pairs: list[dict[str, Any]]) -> None:
+def _label(lake: Lake, key: str, pairs: list[dict[str, Any]], judge: str = "judge") -> None:
     lake.table("preferences").commit_shard(pairs, stage_key=key, shard=0)
     row = {"item_id": key, "status": "ok", "item_key": key, "run": "r", "seed": 0, "stage": "preferences"}
-    row |= {"config": '{"arm":"one"}', "inputs": "[]", "output_table": "preferences", "model": "judge"}
+    row |= {"config": '{"arm":"one"}', "inputs": "[]", "output_table": "preferences", "model": judge}
     lake.table("stages").commit_shard([{**row, "items": 1, "ok": 1, "quarantined": 0}], stage_key=key, shard=-1)
     lake.log([{**event("r", "stage_finished"), "stage": "preferences", "stage_key": key}])
 
@@ -54,9 +54,10 @@ def test_nothing_moves_between_a_labelling_and_itself(tmp_path: Path) -> None:
 
 def test_the_latest_labelling_of_an_arm_and_a_judge(tmp_path: Path) -> None:
     lake = _labelled_twice(tmp_path)
-    found = latest(lake, "preferences", "judge", "one")
+    found = latest(lake, "preferences", "one", model="judge")
     assert found is not None
     assert (found.key, found.table, found.cached) == (NEW, "preferences", True)
-    assert latest(lake, "preferences", "judge", "other") is None
-    assert latest(lake, "preferences", "another judge", "one") is None
-    assert latest(Lake(tmp_path / "empty"), "sft", "base") is None
+    assert latest(lake, "preferences", "one") == found
+    assert latest(lake, "preferences", "other") is None
+    assert latest(lake, "preferences", "one", model="another judge") is None
+    assert latest(Lake(tmp_path / "empty"), "sft", model="base") is None

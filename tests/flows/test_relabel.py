@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 from reduced import SMALL
 
@@ -19,7 +20,7 @@ from miniature.dataset import encode, write
 from miniature.world import render, sample_scene
 from storage.lake import Lake
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("prefect_server")]
 ASKED = 20
 
 
@@ -31,6 +32,7 @@ def night(folder: Path, **sections: Any) -> dict[str, int]:
 
 def parameters(folder: Path) -> dict[str, Any]:
     places = [f"data.videos={folder / 'videos'}", f"run.lake={folder / 'lake'}", "data.prepare=null"]
+    places += [f"run.folder={folder / 'results'}"]
     places += [f"data.{split}={folder / split}.json" for split in ("sft", "rl", "benchmark")]
     one = "arms=[{name: context, narrative: true, frame_set: judge_2, method: likelihood}]"
     given = load("miniature", [*SMALL.split(), *places, one])
@@ -76,6 +78,37 @@ def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) ->
 
     trained = [each for each in labelled(folder) if each["stage"] == "sft"]
     assert len(trained) == 1, "the model whose answers are judged is not trained anew"
+
+
+def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path) -> None:
+    assert night(folder) == {"new": ASKED}
+    page = folder / "results" / "moves.html"
+    assert f"context: {ASKED} pairs were labelled for the first time." in page.read_text()
+
+    given = parameters(folder)
+    prompts = given["preferences"].prompts.model_copy(update={"likelihood_context": "{context} {question}"})
+    asked_otherwise = given["preferences"].model_copy(update={"prompts": prompts})
+    moved = night(folder, preferences=asked_otherwise)
+    assert sum(moved.values()) == ASKED
+    assert not {"new", "gone"} & set(moved), "the pairs are the same; their labels may be others"
+    assert "another prompt" in page.read_text()
+    assert f"of {ASKED} labels moved" in page.read_text()
+
+    other = given["models"].model_copy(update={"labeler": given["models"].policy})
+    moved = night(folder, preferences=asked_otherwise, models=other)
+    assert sum(moved.values()) == ASKED
+    assert not {"new", "gone"} & set(moved)
+    assert "another judge" in page.read_text()
+    assert "other captions" in page.read_text()
+    (table,) = artifacts("moves-miniature-context")
+    assert f"moves.html]({page.as_uri()})" in table.description
+
+
+def artifacts(key: str) -> list[Any]:
+    """The latest artifact of that key."""
+    with get_client(sync_client=True) as client:
+        found = [each for each in client.read_artifacts() if each.key == key]
+    return sorted(found, key=lambda each: each.created)[-1:]
 
 
 def test_a_mistake_across_sections_is_refused_before_anything_runs(folder: Path) -> None:

@@ -153,6 +153,18 @@ class Maker:
                 ]
         self.write("agreement", "metrics", rows, 2.1)
 
+    def audit(self) -> None:
+        rows = []
+        for name in ("ppo_context", "ppo_no_context"):
+            values = {"audit_first": 0.61, "audit_first_low": 0.58, "audit_first_high": 0.64, "audit_first_n": 40.0}
+            values |= {"audit_consistent": 0.7, "audit_consistent_low": 0.6, "audit_consistent_high": 0.8}
+            values |= {"audit_consistent_n": 40.0}
+            rows += [
+                {"item_id": name, "step": 0, "name": f"{measure}/{name}/all", "value": value}
+                for measure, value in values.items()
+            ]
+        self.write("audit", "metrics", rows, 0.5)
+
     def preferences(self, arm: str, *, narrative: bool) -> None:
         rows = []
         rng = np.random.default_rng(1)
@@ -267,6 +279,7 @@ def make(root: Path, *, videos: int = 6, per_video: int = 7, steps: int = 12, ho
     maker.policy("ppo_context", hacked=False, offset=0)
     maker.policy("ppo_no_context", hacked=True, offset=84)
     maker.agreement()
+    maker.audit()
     for label in SKILL:
         maker.scores(label)
     conditions = [

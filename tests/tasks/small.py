@@ -69,7 +69,7 @@ def keep(
     blob = lake.blobs.put_arrow(
         pa.table({"video": names, "frames": pa.array([videos[name] for name in names], pa.list_(pa.binary()))})
     )
-    rows = [{**_provenance(name), **_kept(name, blob, row)} for row, name in enumerate(names)]
+    rows = [{**_provenance(name), **_kept(name, blob, row, len(videos[name]))} for row, name in enumerate(names)]
     rows += [{**_provenance(name), "status": "quarantined", "reason": why} for name, why in (faults or {}).items()]
     return committed(lake.table("frames"), rows, key)
 
@@ -112,5 +112,6 @@ def _provenance(item: str) -> dict[str, Any]:
     return {"item_id": item, "status": "ok", "item_key": f"key of {item}", "run": "test", "seed": 0}
 
 
-def _kept(video: str, blob: str, row: int) -> dict[str, Any]:
-    return {"video": video, "content": "", "blob": blob, "row": row, "sets": SETS}
+def _kept(video: str, blob: str, row: int, count: int) -> dict[str, Any]:
+    times = [place / 8 for place in range(count)]
+    return {"video": video, "content": "", "blob": blob, "row": row, "timestamps": times, "sets": SETS}

@@ -16,12 +16,21 @@ from small import committed, keep_scenes, rows_of, scenes
 from miniature import checkpoint
 from miniature.lessons import FRAMES
 from miniature.world import render
+from models.canaries import blank_tokens
 from models.comparisons import Comparison, Verdict
 from models.video_lm import VideoLM
 from storage.rows import row_digest
 from tasks.fanout import WorkerPool
 from tasks.model_ref import ModelRef
-from tasks.preferences import JudgePairs, JudgeSettings, PreferencesConfig, new_judge, pairs_of, preferences
+from tasks.preferences import (
+    JudgePairs,
+    JudgeSettings,
+    JudgingConfig,
+    PreferencesConfig,
+    new_judge,
+    pairs_of,
+    preferences,
+)
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
@@ -188,6 +197,34 @@ def test_a_narrative_for_a_question_is_read_with_that_question(
     assert {name: judged[name][0]["narrative"] for name in told} == told
     assert judged["one"][0]["score_a"] != judged["two"][0]["score_a"]
     assert "was not captioned" in judged["three"][0]["reason"]
+
+
+def test_a_blind_judge_sees_black_frames_whatever_the_video(
+    ctx: RunContext, tokens: StageResult, judge: ModelRef
+) -> None:
+    lm = VideoLM.load(judge.name)
+    black = blank_tokens(lm, len(FRAMES["2"]))
+    candidates = sampled(ctx, answers("one", ONE), answers("two", TWO), answers("lost", "broken.mp4"))
+    blind = config(narrative=False, blind=True)
+    result = preferences(ctx, blind, candidates, tokens, None, judge, "arm")
+    rows = rows_of(ctx.lake, result)
+    (expected,) = new_judge(lm, blind).judge([Comparison(QUESTION, black, *ANSWERS[:2], None)])
+    assert isinstance(expected, Verdict)
+    assert rows["one"][0]["p_a"] == pytest.approx(expected.p_a, abs=1e-5) == rows["two"][0]["p_a"]
+    assert "has no visual tokens" in rows["lost"][0]["reason"], "a video that vanished is no black one"
+    sighted = preferences(ctx, config(narrative=False), candidates, tokens, None, judge, "arm")
+    assert sighted.key != result.key
+    assert rows_of(ctx.lake, sighted)["one"][0]["p_a"] != rows["one"][0]["p_a"]
+
+
+def test_labels_made_before_there_were_blind_judges_keep_their_keys() -> None:
+    assert "blind" not in config().decisive()
+    assert config(blind=True).decisive()["blind"]
+
+
+def test_the_blind_twin_is_told_nothing_of_the_video() -> None:
+    way = JudgingConfig(name="arm", narrative=True, frame_set="judge_2", method="likelihood")
+    assert way.blinded() == way.model_copy(update={"name": "arm_blind", "narrative": False, "blind": True})
 
 
 def test_a_judge_that_answers_nonsense_is_quarantined(ctx: RunContext, tokens: StageResult, judge: ModelRef) -> None:

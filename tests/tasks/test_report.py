@@ -22,8 +22,9 @@ from PIL import Image
 from storage.lake import Lake
 from tasks.fanout import WorkerPool
 from tasks.intervals import Interval
+from tasks.pages import duration, without_places
 from tasks.progress import SilentProgress
-from tasks.report import ReportConfig, duration, report, without_places
+from tasks.report import ReportConfig, report
 from tasks.report_checks import checks_of, economy_of
 from tasks.report_data import Arm, Graph
 from tasks.report_pairs import data_address, pairs_of
@@ -73,6 +74,7 @@ def write(made: report_lake.Made, folder: Path, **changes: Any) -> tuple[str, di
         policies=made.of("policy"),
         scores=made.of("benchmark"),
         agreement=made.results["agreement"],
+        audits={"held out": made.results["audit"]} if "audit" in made.results else {},
     )
     given: dict[str, Any] = {
         "results": list(made.results.values()),
@@ -130,6 +132,15 @@ def test_differences_and_recovery_follow_from_the_scores(written: tuple[str, dic
     assert points(arm - sft, sign=True) in page
     assert summary["scores"]["ppo_context"]["recovery"]["greedy_exact"] == pytest.approx((arm - sft) / (base - sft))
     assert summary["headline"] in plain(page).replace("\u00a0", " ") or summary["headline"] in page
+
+
+def test_the_audit_of_the_labels_stands_on_the_page(written: tuple[str, dict[str, Any]]) -> None:
+    page, summary = written
+    text = plain(page).replace("\u00a0", " ")
+    assert "ppo_context prefers the answer shown first in 61.0 % of the showings" in text
+    assert "Position: first shown preferred" in text
+    first = {"measure": "first", "version": "ppo_context", "other": "all", "value": 0.61}
+    assert any(first.items() <= each.items() for each in summary["audit"])
 
 
 def test_summary_has_the_promised_keys(written: tuple[str, dict[str, Any]]) -> None:
@@ -193,6 +204,7 @@ def test_parts_that_the_run_lacks_are_said(made: report_lake.Made, tmp_path: Pat
         results=[],
         scores=none,
         agreement=None,
+        audits=none,
         preferences=none,
         policies=none,
         rewards=none,
@@ -205,6 +217,7 @@ def test_parts_that_the_run_lacks_are_said(made: report_lake.Made, tmp_path: Pat
         "This run has no benchmark scores.",
         "No benchmark stage in this run",
         "No agreement stage in this run",
+        "No audit stage in this run",
         "No preferences in this run",
         "No policy was trained in this run",
         "No reward model was trained in this run",
