@@ -47,7 +47,9 @@ def delta_options(root: str) -> dict[str, str]:
         return {}
     names = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "ALLOW_HTTP")
     options = {f"AWS_{name}": os.environ[f"AWS_{name}"] for name in names if os.environ.get(f"AWS_{name}")}
-    return {**options, "AWS_REGION": _region(), "aws_conditional_put": "etag"}
+    # Repeats 5xx answers and lost connections by itself; with these limits it gives up after a minute.
+    patience = {"max_retries": "10", "retry_timeout": "60s"}
+    return {**options, **patience, "AWS_REGION": _region(), "aws_conditional_put": "etag"}
 
 
 def s3_files() -> Any:
@@ -58,7 +60,7 @@ def s3_files() -> Any:
     return s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
         client_kwargs={"region_name": _region()},
-        config_kwargs={"retries": {"max_attempts": 3, "mode": "standard"}},
+        config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}},
         use_listings_cache=False,
     )
 

@@ -8,6 +8,7 @@ import random
 import re
 import threading
 import time
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,8 +16,11 @@ import pyarrow as pa
 
 from storage import places
 from storage.errors import LakeError, explained
+from storage.files import files_of
+from storage.retry import ATTEMPTS, passing, patiently
 from storage.rows import arrow_rows
 from storage.schemas import ORDER, SCHEMAS
+from storage.transactions import Transactions
 
 _CONFIGURATION = {
     "delta.appendOnly": "true",
@@ -27,6 +31,10 @@ _CONFIGURATION = {
     "delta.dataSkippingNumIndexedCols": "0",
 }
 _COMMIT_ATTEMPTS = 100
+_MARK = "rlaif.commit"  # Names a commit in its commitInfo: how a writer knows its own one again.
+# The handle keeps a batch of Arrow arrays for each commit and goes through all of them at each commit; opened again, it
+# has one. After 50 commits the newest checkpoint is at hand, so opening reads few commits.
+_COMMITS_A_HANDLE = 50
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -43,6 +51,8 @@ class Table:
         self.uri = f"{root}/tables/{name}"
         self._schema = SCHEMAS[name]
         self._handle: Any = None
+        self._opened_at = 0
+        self._transactions = Transactions(files_of(root), f"tables/{name}/_delta_log")
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -66,7 +76,8 @@ class Table:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Add rows that belong to no shard (the event log). Raises LakeError like `commit_shard`."""
-        self._commit(arrow_rows(self.name, rows, {}), None)
+        # A transaction of its own: repeated by the client because its answer was lost, it is refused.
+        self._commit(arrow_rows(self.name, rows, {}), f"append/{uuid.uuid4().hex}")
 
     def committed(self, stage_key: str, shards: Iterable[int]) -> set[int]:
         """Those of `shards` that are in the table now."""
@@ -74,7 +85,8 @@ class Table:
             handle = self._current()
             if handle is None:
                 return set()
-            return {shard for shard in shards if handle.transaction_version(f"{stage_key}/{shard}") is not None}
+            self._transactions.follow(int(handle.version()))
+            return {shard for shard in shards if f"{stage_key}/{shard}" in self._transactions}
 
     def read(
         self, stage_key: str | None = None, columns: list[str] | None = None, version: int | None = None
@@ -135,21 +147,25 @@ class Table:
 
     def _open(self) -> Any:
         """The handle, perhaps behind the newest version; None while the table does not exist."""
-        if self._handle is None:
+        if self._handle is None or self._handle.version() >= self._opened_at + _COMMITS_A_HANDLE:
             from deltalake import DeltaTable
             from deltalake.exceptions import TableNotFoundError
 
+            self._handle = None
             try:
-                self._handle = DeltaTable(self.uri, storage_options=places.delta_options(self.root))
+                self._keep(patiently(lambda: DeltaTable(self.uri, storage_options=places.delta_options(self.root))))
             except TableNotFoundError:
                 return None
         return self._handle
 
+    def _keep(self, handle: Any) -> None:
+        self._handle, self._opened_at = handle, int(handle.version())
+
     def _current(self) -> Any:
-        known = self._handle is not None
+        known = self._handle
         handle = self._open()
-        if known:
-            handle.update_incremental()
+        if handle is known and known is not None:
+            patiently(handle.update_incremental)
         return handle
 
     def _create(self) -> Any:
@@ -159,36 +175,62 @@ class Table:
         partition = ["stage_key"] if "shard" in self._schema.names else None
         options = places.delta_options(self.root)
         try:
-            self._handle = DeltaTable.create(
-                self.uri, self._schema, partition_by=partition, configuration=_CONFIGURATION, storage_options=options
+            self._keep(
+                DeltaTable.create(
+                    self.uri,
+                    self._schema,
+                    partition_by=partition,
+                    configuration=_CONFIGURATION,
+                    storage_options=options,
+                )
             )
-        except DeltaError:
-            # Another writer may have created it since.
+        except (DeltaError, OSError):
+            # Another writer may have created it since, or this one, and the answer was lost.
             if self._open() is None:
                 raise
         return self._handle
 
-    def _commit(self, data: pa.Table, transaction: str | None) -> bool:
-        import deltalake
-        from deltalake.exceptions import CommitFailedError
-
-        marks = [deltalake.Transaction(transaction, 0)] if transaction else None
-        properties = deltalake.CommitProperties(app_transactions=marks)
+    def _commit(self, data: pa.Table, transaction: str) -> bool:
+        mark = uuid.uuid4().hex
         with self._lock, explained(f"write to table {self.name}", self.uri):
-            refused: Exception | None = None
+            stumbles = 0
             for attempt in range(_COMMIT_ATTEMPTS):
-                handle = self._open() or self._create()
+                handle = self._open() or patiently(self._create)
                 # Not refreshed first: a writer that came since this handle's version makes the commit fail.
-                if transaction and handle.transaction_version(transaction) is not None:
+                self._transactions.follow(int(handle.version()))
+                if transaction in self._transactions:
                     return False
-                try:
-                    deltalake.write_deltalake(handle, data, mode="append", commit_properties=properties)
+                refused = self._attempt(handle, data, transaction, mark)
+                if refused is None:
                     return True
-                except CommitFailedError as error:
-                    refused = error
-                    time.sleep(random.uniform(0, min(0.2, 0.005 * 2**attempt)))
-                    handle.update_incremental()
+                stumbles += passing(refused)
+                time.sleep(random.uniform(0, min(0.2, 0.005 * 2**attempt)))
+                patiently(handle.update_incremental)
+                # A commit whose answer was lost is refused when the client repeats it: by itself.
+                if self._transactions.follow(int(handle.version()), mark):
+                    return True
+                if stumbles == ATTEMPTS:
+                    raise refused
         raise LakeError(
             f"Could not write to table {self.name} at {self.uri}: other writers were faster {_COMMIT_ATTEMPTS} times. "
             f"Run the same command again; if other runs use this lake, wait for them. Last refusal: {refused}"
         ) from refused
+
+    def _attempt(self, handle: Any, data: pa.Table, transaction: str, mark: str) -> Exception | None:
+        """Commit once; what stood in the way if that may pass, None if it was done."""
+        import deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        properties = deltalake.CommitProperties(
+            custom_metadata={_MARK: mark}, app_transactions=[deltalake.Transaction(transaction, 0)]
+        )
+        try:
+            deltalake.write_deltalake(handle, data, mode="append", commit_properties=properties)
+        except (DeltaError, OSError) as error:
+            if not isinstance(error, CommitFailedError) and not passing(error):
+                raise
+            return error
+        version = int(handle.version())
+        self._transactions.follow(version - 1)  # Others that came between.
+        self._transactions.add(version, transaction)
+        return None
