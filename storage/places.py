@@ -1,6 +1,7 @@
 """Where a lake can be: a folder, or a prefix in a bucket of an S3 service. Options come from the environment."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from storage.errors import LakeError, explained
 
 # delta-rs reads a table's place as a URL and fails on these (measured, deltalake 1.6.6); DuckDB takes *?[ as patterns.
 _REFUSED = set("[]|^\\%*?") | {chr(code) for code in range(32)}
+
+# Made at the first opening, and there ever after: that it cannot be made again shows that conditions are kept.
+_MARKER = ".lake"
+_MARKER_TEXT = b"A lake of video-rlaif: tables/ and blobs/ beside this object.\n"
 
 
 def is_s3(root: str) -> bool:
@@ -87,9 +92,34 @@ def _check_bucket(root: str) -> None:
     if endpoint.startswith("http://") and os.environ.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
         raise LakeError(f"AWS_ENDPOINT_URL of the lake {root} is not encrypted: use https, or set AWS_ALLOW_HTTP=true.")
     bucket = root[5:].split("/", maxsplit=1)[0]
+    s3 = s3_files()
     try:
-        s3_files().call_s3("head_bucket", Bucket=bucket)
+        s3.call_s3("head_bucket", Bucket=bucket)
     except FileNotFoundError:
         raise LakeError(
             f"The lake {root} is in a bucket that does not exist: create {bucket!r}, or correct the name."
         ) from None
+    _check_conditions(root, s3)
+
+
+def _check_conditions(root: str, s3: Any) -> None:
+    """Refuse an endpoint that does not keep `If-None-Match: *`: there two writers could both commit one version."""
+    place = f"{root}/{_MARKER}"
+    reason = "it took the same object twice"
+    for _ in range(2):
+        try:
+            s3.pipe_file(place, _MARKER_TEXT, mode="create")
+        except FileExistsError:
+            return
+        except (OSError, ValueError) as error:
+            if not re.search("NotImplemented|not implemented|A header you provided", str(error)):
+                raise
+            reason = "it refuses the header"
+            break
+    else:
+        s3.rm_file(place)
+    raise LakeError(
+        f"The lake {root} cannot be at {os.environ.get('AWS_ENDPOINT_URL') or 'this endpoint'}: it does not keep "
+        f"conditional writes (If-None-Match: *; {reason}), so two writers could overwrite each other's commits. Use an "
+        "S3 service that keeps them (AWS, MinIO, Ceph, R2 do), or a folder."
+    )

@@ -166,9 +166,10 @@ class Table:
 
         partition = None if stage_key is None else [("stage_key", "=", stage_key)]
         with self._lock, explained(f"compact table {self.name}", self.uri):
-            handle = self._current()
             try:
-                handle.optimize.compact(partition_filters=partition, target_size=target_bytes)
+                patiently(
+                    lambda: self._current().optimize.compact(partition_filters=partition, target_size=target_bytes)
+                )
             except CommitFailedError:
                 self._handle = None
                 return False
@@ -182,12 +183,8 @@ class Table:
             raise LakeError(f"{stage_key!r} is no stage key.")
         with self._lock, explained(f"delete {stage_key} from table {self.name}", self.uri):
             for _ in range(_COMMIT_ATTEMPTS):
-                handle = self._current()
                 try:
-                    if handle.metadata().configuration.get("delta.appendOnly") == "true":
-                        handle.alter.set_table_properties({"delta.appendOnly": "false"})
-                    handle.delete(f"stage_key = '{stage_key}'")
-                    return
+                    return patiently(lambda: _delete(self._current(), stage_key))
                 except CommitFailedError:
                     time.sleep(random.uniform(0, 0.2))
         raise LakeError(f"Could not delete {stage_key} from table {self.name}: others write there all the time; later.")
@@ -300,3 +297,9 @@ class Table:
         self._transactions.follow(version - 1)  # Others that came between.
         self._transactions.add(version, transaction)
         return None
+
+
+def _delete(handle: Any, stage_key: str) -> None:
+    if handle.metadata().configuration.get("delta.appendOnly") == "true":
+        handle.alter.set_table_properties({"delta.appendOnly": "false"})
+    handle.delete(f"stage_key = '{stage_key}'")
