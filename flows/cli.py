@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
+from flows.gc_command import gc
 
 if TYPE_CHECKING:
     from flows.parameters import Parameters
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Videos in, a better video model out.",
 )
 out = Console(highlight=False)
+app.command()(gc)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")

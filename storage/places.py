@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ _REFUSED = set("[]|^\\%*?") | {chr(code) for code in range(32)}
 # Made at the first opening, and there ever after: that it cannot be made again shows that conditions are kept.
 _MARKER = ".lake"
 _MARKER_TEXT = b"A lake of video-rlaif: tables/ and blobs/ beside this object.\n"
+
+# What the environment tells of an S3 service.
+S3_VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ALLOW_HTTP",
+)
 
 
 def is_s3(root: str) -> bool:
@@ -50,15 +61,19 @@ def delta_options(root: str) -> dict[str, str]:
     """Options for delta-rs: empty for a folder; for S3 those of the environment and conditional writes."""
     if not is_s3(root):
         return {}
-    names = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "ALLOW_HTTP")
-    options = {f"AWS_{name}": os.environ[f"AWS_{name}"] for name in names if os.environ.get(f"AWS_{name}")}
+    options = {name: os.environ[name] for name in S3_VARIABLES if os.environ.get(name)}
     # Repeats 5xx answers and lost connections by itself; with these limits it gives up after a minute.
     patience = {"max_retries": "10", "retry_timeout": "60s"}
     return {**options, **patience, "AWS_REGION": _region(), "aws_conditional_put": "etag"}
 
 
 def s3_files() -> Any:
-    """The s3fs file system of this environment; uncached, because other processes write the same lake."""
+    """The s3fs file system of this environment; one a process, while its variables stay what they are."""
+    return _s3_files(os.getpid(), *(os.environ.get(name) for name in S3_VARIABLES))
+
+
+@lru_cache(maxsize=4)
+def _s3_files(*_environment: object) -> Any:
     import s3fs
 
     # Keys are left to botocore, which reads them itself: given here, they would stand in the object's JSON form.
@@ -66,7 +81,8 @@ def s3_files() -> Any:
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
         client_kwargs={"region_name": _region()},
         config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}},
-        use_listings_cache=False,
+        use_listings_cache=False,  # Other processes write the same lake.
+        skip_instance_cache=True,  # That cache would give out the keys of another environment.
     )
 
 
