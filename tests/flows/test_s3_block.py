@@ -103,10 +103,11 @@ def test_a_run_leaves_no_trace_of_the_secret(block: str, s3_root: str, tmp_path:
         files = files_of(s3_root)
         for folder in ("tables", "blobs"):
             left |= {each.path: files.read(each.path).decode("latin1") for each in files.listing(folder)}
-    for root in (tmp_path, Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest", prefect_home()):
+    sessions = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{os.getpid()}")
+    for root in (tmp_path, prefect_home(), *sessions):
         left |= {str(path): path.read_bytes().decode("latin1") for path in root.rglob("*") if path.is_file()}
     assert any(name.startswith("tables/preferences/") for name in left)
-    assert any("session_latest" in name for name in left)
+    assert any(name.endswith("raylet.out") for name in left)
     assert any(name.endswith(".db") for name in left)
     assert [name for name, text in left.items() if SECRET in text or KEY in text] == []
 
