@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from flows import environment
 from flows.export_command import export
+from flows.gc_command import gc
 from flows.import_command import import_file
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Videos in, a better video model out.",
 )
 out = Console(highlight=False)
+app.command()(gc)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")

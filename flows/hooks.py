@@ -12,6 +12,7 @@ from prefect import Flow, State
 from prefect.client.schemas.objects import FlowRun
 
 from flows.parameters import RunConfig
+from flows.s3_block import s3_environment
 from storage.lake import Lake
 
 
@@ -43,7 +44,8 @@ def _log(name: str, flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     _stop_ray()
     run = _run_config(flow, flow_run)
     detail = json.dumps({"flow_run": str(flow_run.id), "state": state.name, "message": state.message})
-    Lake(run.lake_root).log([event(run.name, name, detail=detail)])
+    with s3_environment(run.s3_block):
+        Lake(run.lake_root).log([event(run.name, name, detail=detail)])
 
 
 def _run_config(flow: Flow[..., Any], flow_run: FlowRun) -> RunConfig:

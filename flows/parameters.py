@@ -39,6 +39,11 @@ class RunConfig(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run.")
     lake: Place | None = Field(None, description="Folder or s3://bucket/prefix; empty: runs/{name}/lake.")
+    s3_block: str | None = Field(
+        None,
+        description="Prefect Secret block with the credentials and endpoint of an s3:// lake, as JSON of AWS_* names; "
+        "empty: they are taken from the environment.",
+    )
     folder: Place | None = Field(None, description="Folder for report.html and summary.json; empty: runs/{name}.")
     seed: int = Field(0, ge=0, description="All randomness of the run follows from it.")
     workers: int = Field(2, ge=1, description="Worker processes; changes the speed, not the result.")

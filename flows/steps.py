@@ -17,6 +17,7 @@ from prefect.futures import PrefectFuture, as_completed
 from flows.artifacts import ShownProgress, show_counts
 from flows.environment import speak
 from flows.hooks import event
+from flows.s3_block import s3_environment
 from flows.views import UNENDED, runs
 from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
@@ -130,8 +131,9 @@ def opened(flow: str, run: RunConfig, data: PrepareConfig | None) -> Iterator[St
     began = time.monotonic()
     speak()
     with (
+        s3_environment(run.s3_block) as of_block,
         UsageSampler() as usage,
-        WorkerPool(run.workers, run.gpus_per_worker) as pool,
+        WorkerPool(run.workers, run.gpus_per_worker, environment=of_block) as pool,
         TerminalProgress() as terminal,
         ShownProgress(terminal) as progress,
     ):

@@ -71,11 +71,11 @@ class Blobs:
             manifest = "".join(f"{_digest(folder / name)}  {name}\n" for name in names).encode()
         blob = hashlib.sha256(manifest).hexdigest()
         with explained(f"write blob {blob}", self.root):
-            if not self._files.has(f"{_path(blob)}/{MANIFEST}"):
-                for name in names:
-                    self._files.copy_in(folder / name, f"{_path(blob)}/{name}")
-                # The manifest last: it is what makes the folder complete.
-                self._files.write(f"{_path(blob)}/{MANIFEST}", manifest)
+            # All of them also where they are there already: that makes them fresh (storage.files.FRESH_S).
+            for name in names:
+                self._files.copy_in(folder / name, f"{_path(blob)}/{name}")
+            # The manifest last: it is what makes the folder complete.
+            self._files.write(f"{_path(blob)}/{MANIFEST}", manifest)
         return blob
 
     def folder(self, blob: str) -> Path:

@@ -3,12 +3,27 @@
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from storage import places
+from storage.retry import patiently
+
+# A file that is put again is made new once it is this old, so that nobody takes it for one that nobody wants.
+FRESH_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a listing: its path below the lake's root, its size, and when it was made (seconds since 1970)."""
+
+    path: str
+    bytes: int
+    made: float
 
 
 class Files(Protocol):
@@ -32,6 +47,14 @@ class Files(Protocol):
 
     def local(self, path: str) -> Path:
         """A file on disk with these bytes, to be read only."""
+        ...
+
+    def listing(self, folder: str) -> Iterator[Found]:
+        """Every file below a folder, which may be missing."""
+        ...
+
+    def remove(self, path: str, older_than: float) -> bool:
+        """Remove a file unless it was made, or put again, after `older_than`; whether it was there and is gone."""
         ...
 
 
@@ -63,10 +86,44 @@ class FolderFiles:
     def local(self, path: str) -> Path:
         return self.root / path
 
+    def listing(self, folder: str) -> Iterator[Found]:
+        for above, _, names in os.walk(self.root / folder):
+            for name in names:
+                place = Path(above, name)
+                try:
+                    status = place.stat()
+                except FileNotFoundError:
+                    continue
+                yield Found(place.relative_to(self.root).as_posix(), status.st_size, status.st_mtime)
+
+    def remove(self, path: str, older_than: float) -> bool:
+        place, aside = self.root / path, self.root / "blobs" / ".tmp" / uuid.uuid4().hex
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if place.stat().st_mtime > older_than:
+                return False
+            # Out of the way first: who puts it from now on writes it anew, who was quicker has made it fresh.
+            os.rename(place, aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime > older_than:
+            os.rename(aside, place)
+            return False
+        aside.unlink()
+        return True
+
     def _stands(self, path: str, size: int) -> bool:
-        # A file of another size is left from a power cut: renamed, its bytes never on disk.
         place = self.root / path
-        return place.is_file() and place.stat().st_size == size
+        try:
+            status = place.stat()
+            # A file of another size is left from a power cut: renamed, its bytes never on disk.
+            if not place.is_file() or status.st_size != size:
+                return False
+            if status.st_mtime < time.time() - FRESH_S:
+                os.utime(place)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 class S3Files:
@@ -78,29 +135,55 @@ class S3Files:
         self._opened: Any = None
 
     def read(self, path: str) -> bytes:
-        return bytes(self._s3().cat_file(f"{self.root}/{path}"))
+        return bytes(patiently(lambda: self._s3().cat_file(f"{self.root}/{path}")))
 
     def write(self, path: str, data: bytes) -> None:
-        try:
-            self._s3().pipe_file(f"{self.root}/{path}", data, mode="create")
-        except FileExistsError:
-            return
+        self._put(path, len(data), lambda place, mode: self._s3().pipe_file(place, data, mode=mode))
 
     def copy_in(self, source: Path, path: str) -> None:
+        size = source.stat().st_size
+        self._put(path, size, lambda place, mode: self._s3().put_file(str(source), place, mode=mode))
+
+    def has(self, path: str) -> bool:
+        return self._info(path) is not None
+
+    def listing(self, folder: str) -> Iterator[Found]:
+        entries = patiently(lambda: self._s3().find(f"{self.root}/{folder}", detail=True))
+        above = len(self.root) - len("s3://") + 1
+        for name, info in entries.items():
+            yield Found(name[above:], int(info["size"]), info["LastModified"].timestamp())
+
+    def remove(self, path: str, older_than: float) -> bool:
+        info = self._info(path)
+        if info is None or info["LastModified"].timestamp() > older_than:
+            return False
+        patiently(lambda: self._s3().rm_file(f"{self.root}/{path}"))
+        return True
+
+    def _put(self, path: str, size: int, send: Callable[[str, str], object]) -> None:
+        info = self._info(path)
+        if info is not None and info["size"] == size and info["LastModified"].timestamp() > time.time() - FRESH_S:
+            return
+        # What is there already holds the same bytes, so it may be written over to make it new.
+        mode = "create" if info is None else "overwrite"
         try:
-            self._s3().put_file(str(source), f"{self.root}/{path}", mode="create")
+            patiently(lambda: send(f"{self.root}/{path}", mode))
         except FileExistsError:
             return
 
-    def has(self, path: str) -> bool:
-        return bool(self._s3().isfile(f"{self.root}/{path}"))
+    def _info(self, path: str) -> dict[str, Any] | None:
+        try:
+            info: dict[str, Any] = patiently(lambda: self._s3().info(f"{self.root}/{path}"))
+        except FileNotFoundError:
+            return None
+        return info if info["type"] == "file" else None
 
     def local(self, path: str) -> Path:
         cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
         place = cache / path
         if not place.is_file():
             address = f"{self.root}/{path}"
-            _replace(place, cache, lambda temporary: self._s3().get_file(address, str(temporary)))
+            _replace(place, cache, lambda temporary: patiently(lambda: self._s3().get_file(address, str(temporary))))
         return place
 
     def _s3(self) -> Any:

@@ -1,7 +1,9 @@
 """Where a lake can be: a folder, or a prefix in a bucket of an S3 service. Options come from the environment."""
 
 import os
+import re
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,20 @@ from storage.errors import LakeError, explained
 
 # delta-rs reads a table's place as a URL and fails on these (measured, deltalake 1.6.6); DuckDB takes *?[ as patterns.
 _REFUSED = set("[]|^\\%*?") | {chr(code) for code in range(32)}
+
+# Made at the first opening, and there ever after: that it cannot be made again shows that conditions are kept.
+_MARKER = ".lake"
+_MARKER_TEXT = b"A lake of video-rlaif: tables/ and blobs/ beside this object.\n"
+
+# What the environment tells of an S3 service.
+S3_VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ALLOW_HTTP",
+)
 
 
 def is_s3(root: str) -> bool:
@@ -45,21 +61,28 @@ def delta_options(root: str) -> dict[str, str]:
     """Options for delta-rs: empty for a folder; for S3 those of the environment and conditional writes."""
     if not is_s3(root):
         return {}
-    names = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "ALLOW_HTTP")
-    options = {f"AWS_{name}": os.environ[f"AWS_{name}"] for name in names if os.environ.get(f"AWS_{name}")}
-    return {**options, "AWS_REGION": _region(), "aws_conditional_put": "etag"}
+    options = {name: os.environ[name] for name in S3_VARIABLES if os.environ.get(name)}
+    # Repeats 5xx answers and lost connections by itself; with these limits it gives up after a minute.
+    patience = {"max_retries": "10", "retry_timeout": "60s"}
+    return {**options, **patience, "AWS_REGION": _region(), "aws_conditional_put": "etag"}
 
 
 def s3_files() -> Any:
-    """The s3fs file system of this environment; uncached, because other processes write the same lake."""
+    """The s3fs file system of this environment; one a process, while its variables stay what they are."""
+    return _s3_files(os.getpid(), *(os.environ.get(name) for name in S3_VARIABLES))
+
+
+@lru_cache(maxsize=4)
+def _s3_files(*_environment: object) -> Any:
     import s3fs
 
     # Keys are left to botocore, which reads them itself: given here, they would stand in the object's JSON form.
     return s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
         client_kwargs={"region_name": _region()},
-        config_kwargs={"retries": {"max_attempts": 3, "mode": "standard"}},
-        use_listings_cache=False,
+        config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}},
+        use_listings_cache=False,  # Other processes write the same lake.
+        skip_instance_cache=True,  # That cache would give out the keys of another environment.
     )
 
 
@@ -85,9 +108,34 @@ def _check_bucket(root: str) -> None:
     if endpoint.startswith("http://") and os.environ.get("AWS_ALLOW_HTTP", "").lower() not in {"true", "1"}:
         raise LakeError(f"AWS_ENDPOINT_URL of the lake {root} is not encrypted: use https, or set AWS_ALLOW_HTTP=true.")
     bucket = root[5:].split("/", maxsplit=1)[0]
+    s3 = s3_files()
     try:
-        s3_files().call_s3("head_bucket", Bucket=bucket)
+        s3.call_s3("head_bucket", Bucket=bucket)
     except FileNotFoundError:
         raise LakeError(
             f"The lake {root} is in a bucket that does not exist: create {bucket!r}, or correct the name."
         ) from None
+    _check_conditions(root, s3)
+
+
+def _check_conditions(root: str, s3: Any) -> None:
+    """Refuse an endpoint that does not keep `If-None-Match: *`: there two writers could both commit one version."""
+    place = f"{root}/{_MARKER}"
+    reason = "it took the same object twice"
+    for _ in range(2):
+        try:
+            s3.pipe_file(place, _MARKER_TEXT, mode="create")
+        except FileExistsError:
+            return
+        except (OSError, ValueError) as error:
+            if not re.search("NotImplemented|not implemented|A header you provided", str(error)):
+                raise
+            reason = "it refuses the header"
+            break
+    else:
+        s3.rm_file(place)
+    raise LakeError(
+        f"The lake {root} cannot be at {os.environ.get('AWS_ENDPOINT_URL') or 'this endpoint'}: it does not keep "
+        f"conditional writes (If-None-Match: *; {reason}), so two writers could overwrite each other's commits. Use an "
+        "S3 service that keeps them (AWS, MinIO, Ceph, R2 do), or a folder."
+    )

@@ -21,6 +21,8 @@ PROVENANCE = [
     pa.field("seed", _LONG, nullable=False),
 ]
 
+STATE_SUFFIX = "-state"  # Behind a training's stage key: its states in `checkpoints`, needed until it is complete.
+
 _FRAME_SET = pa.struct(
     [("name", _STRING), ("clip", _INT), ("start", _REAL), ("end", _REAL), ("indices", pa.list_(_INT))]
 )

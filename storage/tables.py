@@ -8,15 +8,19 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from storage import places
 from storage.errors import LakeError, explained
+from storage.files import Found, files_of
+from storage.retry import ATTEMPTS, passing, patiently
 from storage.rows import arrow_rows
 from storage.schemas import ORDER, SCHEMAS
+from storage.transactions import Transactions
 
 _CONFIGURATION = {
     "delta.appendOnly": "true",
@@ -27,6 +31,10 @@ _CONFIGURATION = {
     "delta.dataSkippingNumIndexedCols": "0",
 }
 _COMMIT_ATTEMPTS = 100
+_MARK = "rlaif.commit"  # Names a commit in its commitInfo: how a writer knows its own one again.
+# The handle keeps a batch of Arrow arrays for each commit and goes through all of them at each commit; opened again, it
+# has one. Never opened again, the 1,000th commit took 60 ms; opened every 25 commits, the 5,000th takes half of that.
+_COMMITS_A_HANDLE = 25
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -42,7 +50,10 @@ class Table:
         self.root = root
         self.uri = f"{root}/tables/{name}"
         self._schema = SCHEMAS[name]
+        self._partitioned = "shard" in self._schema.names
         self._handle: Any = None
+        self._opened_at = 0
+        self._transactions = Transactions(files_of(root), f"tables/{name}/_delta_log")
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -66,7 +77,8 @@ class Table:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Add rows that belong to no shard (the event log). Raises LakeError like `commit_shard`."""
-        self._commit(arrow_rows(self.name, rows, {}), None)
+        # A transaction of its own: repeated by the client because its answer was lost, it is refused.
+        self._commit(arrow_rows(self.name, rows, {}), f"append/{uuid.uuid4().hex}")
 
     def committed(self, stage_key: str, shards: Iterable[int]) -> set[int]:
         """Those of `shards` that are in the table now."""
@@ -74,7 +86,8 @@ class Table:
             handle = self._current()
             if handle is None:
                 return set()
-            return {shard for shard in shards if handle.transaction_version(f"{stage_key}/{shard}") is not None}
+            self._transactions.follow(int(handle.version()))
+            return {shard for shard in shards if f"{stage_key}/{shard}" in self._transactions}
 
     def read(
         self, stage_key: str | None = None, columns: list[str] | None = None, version: int | None = None
@@ -90,7 +103,15 @@ class Table:
         order = ORDER[self.name]
         needed = pa.schema([field for field in self._schema if field.name in {*names, *order}])
         with explained(f"read table {self.name}", self.uri):
-            data = self._rows(stage_key, needed, version)
+            try:
+                data = patiently(lambda: self._rows(stage_key, needed, version))
+            except FileNotFoundError as error:
+                if version is None:
+                    raise
+                raise LakeError(
+                    f"Files of version {version} of table {self.name} at {self.uri} are gone: `rlaif gc "
+                    "--forget-versions-before` gave it up. Read a later version; no row of a label version is lost."
+                ) from error
         return data.sort_by([(column, "ascending") for column in order]).select(names)
 
     def count(self, stage_key: str) -> dict[str, int]:
@@ -107,12 +128,66 @@ class Table:
 
     def live_files(self) -> list[str]:
         """Paths or s3:// addresses of the Parquet files that make up the newest version."""
+        return sorted(f"{self.root}/{file.path}" for _, file in self.found_files())
+
+    def found_files(self) -> list[tuple[str | None, Found]]:
+        """The Parquet files of the newest version, each with its stage key (None in the event log)."""
         with self._lock, explained(f"read table {self.name}", self.uri):
             handle = self._current()
             if handle is None:
                 return []
-            actions = pa.table(handle.get_add_actions(flatten=True))
-            return sorted(f"{self.uri}/{path}" for path in actions["path"].to_pylist())
+            actions = pa.table(handle.get_add_actions(flatten=True)).to_pylist()
+        return [
+            (
+                add.get("partition.stage_key"),
+                Found(f"tables/{self.name}/{add['path']}", add["size_bytes"], add["modification_time"] / 1000),
+            )
+            for add in actions
+        ]
+
+    def batches(self, without: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of the newest version in no order, but those of the stage keys `without`."""
+        import pyarrow.dataset as ds
+
+        with self._lock, explained(f"read table {self.name}", self.uri):
+            handle = self._current()
+            if handle is None:
+                return
+            dataset = handle.to_pyarrow_dataset()
+        chosen = ~ds.field("stage_key").isin(sorted(without)) if without and self._partitioned else None
+        yield from dataset.to_batches(filter=chosen)
+
+    def compact(self, stage_key: str | None, target_bytes: int) -> bool:
+        """Write the small files of a stage key (None: of the table) together; False where another was at it too.
+
+        Rows and older versions stay what they are. Raises LakeError.
+        """
+        from deltalake.exceptions import CommitFailedError
+
+        partition = None if stage_key is None else [("stage_key", "=", stage_key)]
+        with self._lock, explained(f"compact table {self.name}", self.uri):
+            try:
+                patiently(
+                    lambda: self._current().optimize.compact(partition_filters=partition, target_size=target_bytes)
+                )
+            except CommitFailedError:
+                self._handle = None
+                return False
+            return True
+
+    def delete_stage(self, stage_key: str) -> None:
+        """Take the rows of a stage key out of the newest version; older versions keep them. Raises LakeError."""
+        from deltalake.exceptions import CommitFailedError
+
+        if not _KEY.fullmatch(stage_key):
+            raise LakeError(f"{stage_key!r} is no stage key.")
+        with self._lock, explained(f"delete {stage_key} from table {self.name}", self.uri):
+            for _ in range(_COMMIT_ATTEMPTS):
+                try:
+                    return patiently(lambda: _delete(self._current(), stage_key))
+                except CommitFailedError:
+                    time.sleep(random.uniform(0, 0.2))
+        raise LakeError(f"Could not delete {stage_key} from table {self.name}: others write there all the time; later.")
 
     def _rows(self, stage_key: str | None, schema: pa.Schema, version: int | None) -> pa.Table:
         import pyarrow.dataset as ds
@@ -135,60 +210,96 @@ class Table:
 
     def _open(self) -> Any:
         """The handle, perhaps behind the newest version; None while the table does not exist."""
-        if self._handle is None:
+        if self._handle is None or self._handle.version() >= self._opened_at + _COMMITS_A_HANDLE:
             from deltalake import DeltaTable
             from deltalake.exceptions import TableNotFoundError
 
+            self._handle = None
             try:
-                self._handle = DeltaTable(self.uri, storage_options=places.delta_options(self.root))
+                self._keep(patiently(lambda: DeltaTable(self.uri, storage_options=places.delta_options(self.root))))
             except TableNotFoundError:
                 return None
         return self._handle
 
+    def _keep(self, handle: Any) -> None:
+        self._handle, self._opened_at = handle, int(handle.version())
+
     def _current(self) -> Any:
-        known = self._handle is not None
+        known = self._handle
         handle = self._open()
-        if known:
-            handle.update_incremental()
+        if handle is known and known is not None:
+            patiently(handle.update_incremental)
         return handle
 
     def _create(self) -> Any:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
-        partition = ["stage_key"] if "shard" in self._schema.names else None
+        partition = ["stage_key"] if self._partitioned else None
         options = places.delta_options(self.root)
         try:
-            self._handle = DeltaTable.create(
-                self.uri, self._schema, partition_by=partition, configuration=_CONFIGURATION, storage_options=options
+            self._keep(
+                DeltaTable.create(
+                    self.uri,
+                    self._schema,
+                    partition_by=partition,
+                    configuration=_CONFIGURATION,
+                    storage_options=options,
+                )
             )
-        except DeltaError:
-            # Another writer may have created it since.
+        except (DeltaError, OSError):
+            # Another writer may have created it since, or this one, and the answer was lost.
             if self._open() is None:
                 raise
         return self._handle
 
-    def _commit(self, data: pa.Table, transaction: str | None) -> bool:
-        import deltalake
-        from deltalake.exceptions import CommitFailedError
-
-        marks = [deltalake.Transaction(transaction, 0)] if transaction else None
-        properties = deltalake.CommitProperties(app_transactions=marks)
+    def _commit(self, data: pa.Table, transaction: str) -> bool:
+        mark = uuid.uuid4().hex
         with self._lock, explained(f"write to table {self.name}", self.uri):
-            refused: Exception | None = None
+            stumbles = 0
             for attempt in range(_COMMIT_ATTEMPTS):
-                handle = self._open() or self._create()
+                handle = self._open() or patiently(self._create)
                 # Not refreshed first: a writer that came since this handle's version makes the commit fail.
-                if transaction and handle.transaction_version(transaction) is not None:
+                self._transactions.follow(int(handle.version()))
+                if transaction in self._transactions:
                     return False
-                try:
-                    deltalake.write_deltalake(handle, data, mode="append", commit_properties=properties)
+                refused = self._attempt(handle, data, transaction, mark)
+                if refused is None:
                     return True
-                except CommitFailedError as error:
-                    refused = error
-                    time.sleep(random.uniform(0, min(0.2, 0.005 * 2**attempt)))
-                    handle.update_incremental()
+                stumbles += passing(refused)
+                time.sleep(random.uniform(0, min(0.2, 0.005 * 2**attempt)))
+                patiently(handle.update_incremental)
+                # A commit whose answer was lost is refused when the client repeats it: by itself.
+                if self._transactions.follow(int(handle.version()), mark):
+                    return True
+                if stumbles == ATTEMPTS:
+                    raise refused
         raise LakeError(
             f"Could not write to table {self.name} at {self.uri}: other writers were faster {_COMMIT_ATTEMPTS} times. "
             f"Run the same command again; if other runs use this lake, wait for them. Last refusal: {refused}"
         ) from refused
+
+    def _attempt(self, handle: Any, data: pa.Table, transaction: str, mark: str) -> Exception | None:
+        """Commit once; what stood in the way if that may pass, None if it was done."""
+        import deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        properties = deltalake.CommitProperties(
+            custom_metadata={_MARK: mark}, app_transactions=[deltalake.Transaction(transaction, 0)]
+        )
+        try:
+            deltalake.write_deltalake(handle, data, mode="append", commit_properties=properties)
+        except (DeltaError, OSError) as error:
+            if not isinstance(error, CommitFailedError) and not passing(error):
+                raise
+            return error
+        version = int(handle.version())
+        self._transactions.follow(version - 1)  # Others that came between.
+        self._transactions.add(version, transaction)
+        return None
+
+
+def _delete(handle: Any, stage_key: str) -> None:
+    if handle.metadata().configuration.get("delta.appendOnly") == "true":
+        handle.alter.set_table_properties({"delta.appendOnly": "false"})
+    handle.delete(f"stage_key = '{stage_key}'")

@@ -94,8 +94,9 @@ class _Job:
 class _Worker:
     """The driver's end of one worker process; starts it when needed and again after its death."""
 
-    def __init__(self, gpus: float) -> None:
+    def __init__(self, gpus: float, environment: dict[str, str]) -> None:
         self.closed = False
+        self._environment = environment
         self._gpus = gpus
         self._actor: Any = None
         self._loaded: list[str] = []
@@ -110,6 +111,9 @@ class _Worker:
             actor = ray.remote(WorkerProcess).options(num_cpus=0, num_gpus=self._gpus, scheduling_strategy="SPREAD")
             self._actor = actor.remote(sys.path)
             self._call(None, "ping")
+            if self._environment:
+                # By a call and not by Ray's runtime_env, which stands in Ray's logs.
+                self._call(None, "equip", self._environment)
 
     def load(self, key: str, payload: bytes) -> None:
         """Builds the processor in the process, unless it is there; raises what its construction raised."""
@@ -162,8 +166,17 @@ class WorkerPool:
     long that start took.
     """
 
-    def __init__(self, workers: int, gpus_per_worker: float = 0, max_attempts: int = 3) -> None:
-        """`max_attempts`: so often may a worker die while it loads a processor; once less on one call."""
+    def __init__(
+        self,
+        workers: int,
+        gpus_per_worker: float = 0,
+        max_attempts: int = 3,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """`max_attempts`: so often may a worker die while it loads a processor; once less on one call.
+
+        `environment`: variables that the workers' processes are given; never written anywhere.
+        """
         if workers < 1 or max_attempts < 2:
             raise ValueError(
                 f"workers must be at least 1 and max_attempts at least 2, not {workers} and {max_attempts}"
@@ -171,7 +184,7 @@ class WorkerPool:
         self.workers = workers
         self.max_attempts = max_attempts
         self._gpus = gpus_per_worker
-        self._all = [_Worker(gpus_per_worker) for _ in range(workers)]
+        self._all = [_Worker(gpus_per_worker, environment or {}) for _ in range(workers)]
         self._idle: queue.Queue[_Worker] = queue.Queue()
         for worker in self._all:
             self._idle.put(worker)

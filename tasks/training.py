@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.lake import Lake
+from storage.schemas import STATE_SUFFIX
 from tasks.fanout import Outcome, StageFailure
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
@@ -143,7 +144,7 @@ class LakeJournal:
 
     @property
     def _state_key(self) -> str:
-        return f"{self.training.key}-state"
+        return f"{self.training.key}{STATE_SUFFIX}"
 
     def _provenance(self, step: int) -> dict[str, Any]:
         return {

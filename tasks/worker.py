@@ -96,6 +96,10 @@ class WorkerProcess:
         """The process id: proof that the process is up."""
         return os.getpid()
 
+    def equip(self, environment: dict[str, str]) -> None:
+        """Takes variables into the environment: a Ray that was there before the run does not have them."""
+        os.environ.update(environment)
+
     def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Exception | None:
         """Builds the processor of `payload`, a pickled (class, settings); returns what its construction raised."""
         for old in evict:
