@@ -198,7 +198,12 @@ class Table:
                 return schema.empty_table()
             dataset = handle.to_pyarrow_dataset()
         chosen = None if stage_key is None else ds.field("stage_key") == stage_key
-        return dataset.to_table(columns=schema.names, filter=chosen).cast(schema)
+        there = [name for name in schema.names if name in dataset.schema.names]  # Old versions may lack a column.
+        found = dataset.to_table(columns=there, filter=chosen)
+        for field in schema:
+            if field.name not in there:
+                found = found.append_column(field, pa.nulls(len(found), field.type))
+        return found.select(schema.names).cast(schema)
 
     def _at(self, version: int) -> Any:
         newest = self.version()
@@ -222,7 +227,27 @@ class Table:
         return self._handle
 
     def _keep(self, handle: Any) -> None:
+        self._fit(handle)
         self._handle, self._opened_at = handle, int(handle.version())
+
+    def _fit(self, handle: Any) -> None:
+        """Give a table that was written before a column was thought of that column, null in its rows.
+
+        Raises LakeError where that does not make it this project's table.
+        """
+        import deltalake
+
+        there = {field.name for field in handle.schema().fields}
+        lacking = [field for field in self._schema if field.name not in there]
+        unknown = sorted(there - set(self._schema.names))
+        if unknown or not all(field.nullable for field in lacking):
+            odd = [*unknown, *(field.name for field in lacking if not field.nullable)]
+            raise LakeError(
+                f"Table {self.name} at {self.uri} was written by another version of this project: it differs in the "
+                f"columns {', '.join(odd)}. Choose a new lake (run.lake=...), or go on with that version."
+            )
+        if lacking:
+            patiently(lambda: handle.alter.add_columns(list(deltalake.Schema.from_arrow(pa.schema(lacking)).fields)))
 
     def _current(self) -> Any:
         known = self._handle

@@ -252,3 +252,28 @@ def test_a_table_pickles_as_its_place(tmp_path: Path) -> None:
     table.commit_shard(metrics(0), stage_key="k", shard=0)
     again: Table = pickle.loads(pickle.dumps(table))
     assert again.committed("k", [0]) == {0}
+
+
+def _written_by_older_code(root: str, schema: pa.Schema) -> Table:
+    """The table `metrics` as code with that schema would have left it, with one shard of it."""
+    table = Table(root, "metrics")
+    table._schema = schema
+    rows = pa.Table.from_pylist([row | {"stage_key": "old", "shard": 0} for row in metrics(0)], schema=schema)
+    deltalake.write_deltalake(table._create(), rows, mode="append")
+    return Table(root, "metrics")
+
+
+def test_a_table_from_before_a_column_is_read_and_written(tmp_path: Path) -> None:
+    whole = Table(str(tmp_path), "metrics")._schema
+    table = _written_by_older_code(str(tmp_path), whole.remove(whole.get_field_index("arm")))
+    assert table.commit_shard([row | {"arm": "one"} for row in metrics(1)], stage_key="new", shard=1)
+    assert table.read("old").num_rows == table.read("new").num_rows == 3
+    assert {(row["stage_key"], row["arm"]) for row in table.read().to_pylist()} == {("old", None), ("new", "one")}
+    assert table.read(columns=["arm"], version=1)["arm"].to_pylist() == [None] * 3
+
+
+def test_a_table_of_another_version_of_the_code_is_refused(tmp_path: Path) -> None:
+    whole = Table(str(tmp_path), "metrics")._schema
+    table = _written_by_older_code(str(tmp_path), whole.append(pa.field("wavelength", pa.float64())))
+    with pytest.raises(LakeError, match=r"another version of this project.*wavelength.*Choose a new lake"):
+        table.read()
