@@ -72,4 +72,4 @@ def instruction_files(data: DataConfig) -> InstructionsConfig:
 
 def judging(p: Labelling, way: JudgingConfig) -> PreferencesConfig:
     """How an arm's, or a condition's, pairs are judged."""
-    return p.preferences.model_copy(update=way.model_dump(exclude={"name"}))
+    return PreferencesConfig.model_validate({**dict(p.preferences), **way.model_dump(exclude={"name"})})

@@ -16,7 +16,7 @@ from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig
-from tasks.preferences import JudgingConfig, PreferencesConfig
+from tasks.preferences import JudgesConfig, JudgingConfig
 from tasks.prepare import PrepareConfig
 from tasks.report import ReportConfig
 from tasks.reward_model import RewardConfig
@@ -114,7 +114,7 @@ class Labelling(BaseModel):
     sft: SftConfig
     captions: CaptionsConfig
     candidates: CandidatesConfig
-    preferences: PreferencesConfig
+    preferences: JudgesConfig
     arms: Arms
 
     @model_validator(mode="after")
@@ -127,8 +127,7 @@ class Labelling(BaseModel):
                 f"arms and agreement.conditions cannot be called {', '.join(taken)}: these name checkpoints"
             )
         sets = [one.name for one in self.frames.sets]
-        # The arms say which frames the judge sees, not the section `preferences`.
-        sections = {name: section for name, section in self if name != "preferences" and hasattr(section, "frame_set")}
+        sections = {name: section for name, section in self if hasattr(section, "frame_set")}
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")

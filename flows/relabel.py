@@ -18,7 +18,7 @@ from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
 from tasks.label_moves import latest, moves
 from tasks.moves_page import moves_page
-from tasks.preferences import PreferencesConfig, preferences
+from tasks.preferences import JudgesConfig, preferences
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
 from tasks.visual_tokens import VisualTokensConfig
@@ -45,7 +45,7 @@ def relabel(
     sft: SftConfig = DEFAULT.sft,
     captions: CaptionsConfig = DEFAULT.captions,
     candidates: CandidatesConfig = DEFAULT.candidates,
-    preferences: PreferencesConfig = DEFAULT.preferences,
+    preferences: JudgesConfig = DEFAULT.preferences,
     arms: Arms = DEFAULT.arms,
 ) -> dict[str, Any]:
     """Labels the videos and questions that are new or changed since the last labelling in the same lake.

@@ -22,7 +22,7 @@ from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig, policy
-from tasks.preferences import PreferencesConfig, preferences
+from tasks.preferences import JudgesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
 from tasks.report_data import Graph
 from tasks.reward_model import RewardConfig, reward_model
@@ -51,7 +51,7 @@ def rlaif(
     sft: SftConfig = DEFAULT.sft,
     captions: CaptionsConfig = DEFAULT.captions,
     candidates: CandidatesConfig = DEFAULT.candidates,
-    preferences: PreferencesConfig = DEFAULT.preferences,
+    preferences: JudgesConfig = DEFAULT.preferences,
     reward: RewardConfig = DEFAULT.reward,
     ppo: PpoConfig = DEFAULT.ppo,
     agreement: AgreementConfig = DEFAULT.agreement,

@@ -55,22 +55,14 @@ class JudgingConfig(BaseModel):
         return self.model_copy(update={"name": f"{self.name}_blind", "blind": True, "narrative": False})
 
 
-class PreferencesConfig(BaseModel):
-    """How the judge compares answers. Arms override method, frame_set, narrative, judge and blind."""
+class JudgesConfig(BaseModel):
+    """How judges compare answers, whatever the arm; an arm adds its own way (JudgingConfig)."""
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Method = Field(
-        "verdict",
-        description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both.",
-    )
-    frame_set: str = Field("policy", description="Frame set that the judge is shown.")
-    narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
-    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of the endpoints.")
     endpoints: dict[str, JudgeEndpoint] = Field(
         default={}, description="Judges behind OpenAI-compatible endpoints, by the name that an arm asks for."
     )
-    blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
     prompts: JudgePrompts = Field(default=JudgePrompts(), description="What the judge is asked.")
     max_pairs: int | None = Field(
         None, ge=1, description="Judge only this many pairs of an instruction, always the same ones; null: all."
@@ -85,11 +77,6 @@ class PreferencesConfig(BaseModel):
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
-    @model_validator(mode="after")
-    def _known_judge(self) -> Self:
-        self.check_judge(self.judge, self.method)
-        return self
-
     def check_judge(self, judge: str, method: Method) -> None:
         """Raises ValueError when no endpoint has the name `judge`, or it cannot judge by `method`."""
         if judge == LOCAL:
@@ -99,6 +86,24 @@ class PreferencesConfig(BaseModel):
             raise ValueError(f"judge {judge!r} is none of preferences.endpoints; known: {known}")
         if method != "verdict":
             raise ValueError(f"judge {judge!r} is behind an endpoint, which gives no method {method!r}: use verdict")
+
+
+class PreferencesConfig(JudgesConfig):
+    """How one judge compares answers."""
+
+    method: Method = Field(
+        "verdict",
+        description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both.",
+    )
+    frame_set: str = Field("policy", description="Frame set that the judge is shown.")
+    narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
+    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of the endpoints.")
+    blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
+
+    @model_validator(mode="after")
+    def _known_judge(self) -> Self:
+        self.check_judge(self.judge, self.method)
+        return self
 
     @property
     def endpoint(self) -> JudgeEndpoint | None:
