@@ -167,7 +167,9 @@ _REFERENCE = (
     rf"(?:(?:the )?(?i:{_NOUN}) {_WRAP}(?P<noun>[A-Za-z]|\d)|{_WRAP}{_LETTER}|\((?P<bracket>[a-z])\)|(?i:{_ORDINAL}))"
     rf"{_UNWRAP}(?![\w'’])"
 )
-_WHOLE = re.compile(rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?<![A-Za-z])(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|(?i:{_ORDINAL}))")
+_WHOLE = re.compile(
+    rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?<![A-Za-z])(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|(?i:{_ORDINAL}))"
+)
 _LABEL = re.compile(
     rf"(?:^|(?<=[.!?;\n]))[\s#>*_`\"'“‘(\[-]{{0,12}}(?:(?i:{_NOUN}) )?"
     rf"(?:(?P<letter>[A-Z])|(?P<bracket>(?<=[(\[])[a-z]|[a-z](?=\))))"
