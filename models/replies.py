@@ -168,8 +168,7 @@ _REFERENCE = (
     rf"{_UNWRAP}(?![\w'’])"
 )
 _WHOLE = re.compile(
-    rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?<![A-Za-z])(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|"
-    rf"(?i:{_ORDINAL}))"
+    rf"(?:(?i:{_NOUN}) ?[:#]?\s*{_WRAP}(?<![A-Za-z])(?P<noun>[A-Za-z]|\d)|(?P<letter>[A-Za-z]|\d)|(?i:{_ORDINAL}))"
 )
 _LABEL = re.compile(
     rf"(?:^|(?<=[.!?;\n]))[\s#>*_`\"'“‘(\[-]{{0,12}}(?:(?i:{_NOUN}) )?"
