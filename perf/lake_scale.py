@@ -29,8 +29,9 @@ NEW_SHARE = 0.2  # Of the second label version: judged anew; the rest is copied,
 SAME_PAIR = "instruction, a, b, arm"
 LATEST = f"""
     SELECT p.*, r.ended FROM preferences p
-    JOIN (SELECT stage_key, max("at") AS ended FROM runs WHERE event = 'stage_finished' GROUP BY ALL) r
-    USING (stage_key)
+    JOIN (
+        SELECT stage_key, max("at") AS ended FROM runs WHERE event = 'stage_finished' GROUP BY ALL
+    ) r USING (stage_key)
     QUALIFY row_number() OVER (PARTITION BY {SAME_PAIR} ORDER BY r.ended DESC) = 1
 """
 QUESTIONS = {
