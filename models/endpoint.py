@@ -22,6 +22,7 @@ from models.endpoint_settings import JudgeEndpoint
 
 if TYPE_CHECKING:
     import httpx2
+    from openai import AsyncOpenAI
 
 Message = dict[str, Any]
 
@@ -116,24 +117,13 @@ class Endpoint:
         schema: JSON schema of the replies.
         concurrency: this worker's share.
         """
-        import httpx2
-        import openai
-
         self.settings = settings
         self.concurrency = concurrency
         self._ledger = ledger
         self._key = key
         self._schema = schema
         self._places = asyncio.Semaphore(concurrency)
-        # aiohttp's connections cost half the processor time of httpcore's, which bounds the throughput.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
-        self._client = openai.AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=key or "none",  # Else the client would send OPENAI_API_KEY, whoever the server is.
-            max_retries=0,  # Each try needs a ticket of its own.
-            # The limit is kept around the whole call; this one, for a single read, must not come first.
-            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=2 * settings.timeout_s),
-        )
+        self._client = _client(settings, key, concurrency)
         self._form: _Form | None = None
         self._trying = asyncio.Lock()
         self._refused = 0
@@ -287,12 +277,9 @@ class Endpoint:
         import httpx2
         import openai
 
-        options: Any = {"headers": {"Content-Type": "application/json"}}
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                return await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, content=body, options=options
-                )
+                return await self._client.post("/chat/completions", cast_to=httpx2.Response, content=body)
         except openai.APIStatusError as error:
             return self._status(error)
         except TimeoutError:
@@ -373,6 +360,26 @@ class Endpoint:
         except openai.OpenAIError:
             return False
         return True
+
+
+def _client(settings: JudgeEndpoint, key: str | None, concurrency: int) -> AsyncOpenAI:
+    """The official client, trimmed: its processor time a call is what bounds the throughput."""
+    import httpx2
+    import openai
+
+    class Client(openai.AsyncOpenAI):
+        def platform_headers(self) -> dict[str, str]:
+            return {}  # Six headers that tell the server of this machine, a tenth of the time of a call.
+
+    # aiohttp's connections cost half the processor time of httpcore's. Its time limit is for a single read and must not
+    # come before the one that is kept around the whole call.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
+    return Client(
+        base_url=settings.base_url,
+        api_key=key or "none",  # Else the client would send OPENAI_API_KEY, whoever the server is.
+        max_retries=0,  # Each try needs a ticket of its own.
+        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=2 * settings.timeout_s),
+    )
 
 
 def _backoff(number: int) -> float:

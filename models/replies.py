@@ -71,7 +71,9 @@ def parse_verdict(text: str, *, cut: bool = False) -> Reply:
         outside = outside[:start] + " " * (end - start) + outside[end:]
     if fault := "cut" if cut else _unusable(clean, outside):
         return Reply(None, fault)
-    named = {choice for found, _ in objects for choice in found.named} | _named(outside)
+    named = {choice for found, _ in objects for choice in found.named}
+    if outside.strip(_MARKS):
+        named |= _named(outside)
     if len(named) > 1:
         return Reply(None, "contradiction")
     if not named or any(found.unread for found, _ in objects):

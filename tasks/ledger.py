@@ -15,7 +15,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ class SqliteLedger:
 
     def end(self, ticket: Ticket, cost: float, call: str | None = None, answer: Answer | None = None) -> None:
         paid = _units(cost)
-        text = None if answer is None else json.dumps(astuple(answer))
+        text = None if answer is None else json.dumps(list(vars(answer).values()))
         with self._transaction() as db:
             (reserved,) = db.execute("SELECT cost FROM calls WHERE number = ?", [ticket.number]).fetchone()
             db.execute("UPDATE accounts SET spent = spent + ? WHERE account = ?", [paid - reserved, self._account])
