@@ -1,17 +1,20 @@
 """What every labelling begins with, as far as the stages' inputs go."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows.material import material
 from flows.presets import load
+from tasks.progress import SilentProgress
 
 
 class Recorder:
     """In the place of Steps: keeps what each stage is handed, and gives its name as its result."""
 
     def __init__(self) -> None:
+        self.ctx = SimpleNamespace(progress=SilentProgress())
         self.handed: dict[str, tuple[Any, ...]] = {}
 
     def __call__(self, stage: Any, *inputs: Any, **named: Any) -> str:  # noqa: ARG002 - labels do not matter here

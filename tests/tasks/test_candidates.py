@@ -147,9 +147,9 @@ def test_a_limit_takes_the_same_spread_out_instructions_each_time(
 def test_answers_are_kept_when_instructions_are_added(
     ctx: RunContext, inputs: tuple[StageResult, StageResult], tmp_path: Path
 ) -> None:
-    config = _config(reuse=True, limit=6)
+    config = _config(reuse=True, limit=4, n=2)  # n: no other test's answers stand in the lake
     few = candidates(ctx, config, _instructions(ctx, tmp_path, ASKED[1:5]), inputs[1], base_model())
-    more = candidates(ctx, config, *inputs, base_model())
+    more = candidates(ctx, config.model_copy(update={"limit": 6}), *inputs, base_model())
     assert (few.reused, more.reused, more.ok) == (0, 4, 6)
     old, new = rows_of(ctx.lake, few), rows_of(ctx.lake, more)
     assert all([r["text"] for r in new[item]] == [r["text"] for r in old[item]] for item in old)

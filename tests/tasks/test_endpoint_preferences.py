@@ -99,7 +99,7 @@ def test_pairs_are_judged_over_http_and_explained(ctx: RunContext, server: FakeE
     assert first["prompt_hash"]
     assert ledger_path(ctx.lake_root).is_file()
 
-    parts = next(call for call in server.calls if GOOD in call.text).body["messages"][0]["content"]
+    parts = next(call for call in server.calls if "\\u0000" not in call.text).body["messages"][0]["content"]
     pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     expected = [jpeg(picture(frame), 32, 85) for frame in render(VIDEOS[ONE])[list(FRAMES["2"])]]
     assert [base64.b64decode(each.removeprefix("data:image/jpeg;base64,")) for each in pictures] == expected
