@@ -68,7 +68,7 @@ def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, le
         for stage in left:
             if UNDER_WAY[stage](place, lake) > before[stage]:
                 return stage
-        time.sleep(0.02)
+        time.sleep(0.1)  # looking costs the run under test its processor
     return None
 
 
