@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.settings import Sampling
 from models.slots import SlotVocabulary
 from storage.lake import Lake
+from tasks.answering import answers_in_batches
 from tasks.candidates import choose
 from tasks.fanout import Outcome, derive_seed
 from tasks.grading import Grader, UnscorableError
@@ -140,15 +142,9 @@ class AnswerAndScore:
         ]
 
     def _answers(self, prompts: list[Prompt], decoding: str, seed: int) -> list[Response]:
-        from models.training import batches_by_length
-
         sampling: Sampling = getattr(self._config, decoding)
-        said: dict[int, Response] = {}
-        for number, batch in enumerate(batches_by_length([len(each.ids) for each in prompts], self._config.batch_size)):
-            batch_seed = derive_seed(seed, decoding, number)
-            answers = self._lm.generate([prompts[i] for i in batch], sampling, seed=batch_seed)
-            said.update(zip(batch, (answer for (answer,) in answers), strict=True))
-        return [said[i] for i in range(len(prompts))]
+        seeds = partial(derive_seed, seed, decoding)
+        return [said for (said,) in answers_in_batches(self._lm, prompts, sampling, self._config.batch_size, seeds)]
 
     def _row(self, item: dict[str, Any], decoding: str, response: Response) -> dict[str, Any]:
         grade = self._grader.grade(item["answer"], response.text)

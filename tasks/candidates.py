@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.settings import Sampling
 from storage.lake import Lake
+from tasks.answering import answers_in_batches
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -150,17 +152,16 @@ class SampleAnswers:
         return [outcomes[item["item_id"]] for item in items]
 
     def _generate(self, prompts: list[Prompt], seed: int) -> list[list[Response]]:
-        from models.training import batches_by_length
-
         config = self._config
-        answers: dict[int, list[Response]] = {}
-        prompts_a_batch = max(1, config.batch_size // config.n)
-        for number, batch in enumerate(batches_by_length([len(prompt.ids) for prompt in prompts], prompts_a_batch)):
-            sampled = self._lm.generate(
-                [prompts[i] for i in batch], config.sampling, n=config.n, seed=derive_seed(seed, number), logprobs=True
-            )
-            answers.update(zip(batch, sampled, strict=True))
-        return [answers[i] for i in range(len(prompts))]
+        return answers_in_batches(
+            self._lm,
+            prompts,
+            config.sampling,
+            max(1, config.batch_size // config.n),
+            partial(derive_seed, seed),
+            n=config.n,
+            logprobs=True,
+        )
 
 
 def _row(item: dict[str, Any], candidate: int, response: Response) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.settings import Sampling
 from models.templates import shipped
 from storage.lake import Lake
+from tasks.answering import answers_in_batches
 from tasks.caption_prompts import CaptionPrompts
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
@@ -252,16 +254,8 @@ class CaptionClips:
             each.summary = self._accept(each, said, "the summary of its captions")
 
     def _generate(self, prompts: list[Prompt], seed: int) -> list[Response]:
-        from models.training import batches_by_length
-
-        said: dict[int, Response] = {}
-        lengths = [len(prompt.ids) for prompt in prompts]
-        for number, batch in enumerate(batches_by_length(lengths, self._config.batch_size)):
-            answers = self._lm.generate(
-                [prompts[i] for i in batch], self._config.sampling, seed=derive_seed(seed, number)
-            )
-            said.update(zip(batch, (answer for (answer,) in answers), strict=True))
-        return [said[i] for i in range(len(prompts))]
+        config, seeds = self._config, partial(derive_seed, seed)
+        return [said for (said,) in answers_in_batches(self._lm, prompts, config.sampling, config.batch_size, seeds)]
 
     def _accept(self, told: _Narrative, said: Response, what: str) -> dict[str, Any]:
         """A caption's or summary's text and tokens; what is wrong with it is noted in `told`, the first fault only."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from storage.sql import query
+from tasks.label_versions import stage_result, stages_by_use
 from tasks.stage import StageRef
 
 if TYPE_CHECKING:
@@ -16,11 +17,6 @@ _VERSIONS = """
 SELECT s.item_id AS key, s.stage, json_extract_string(s.config, '$.arm') AS arm, s.ok, s.quarantined
 FROM stages s LEFT JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
 WHERE s.output_table = 'preferences' GROUP BY ALL ORDER BY max(e."at") DESC NULLS LAST, key
-"""
-
-_FRAMES = """
-SELECT s.item_id AS key FROM stages s JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
-WHERE s.stage = 'frames' ORDER BY e."at" DESC, e.event_id LIMIT 1
 """
 
 
@@ -68,10 +64,8 @@ def chosen_labels(lake: Lake, arm: str | None = None, key: str | None = None) ->
 
 def latest_frames(lake: Lake) -> StageRef | None:
     """The complete frames stage that a run used last."""
-    if not {"stages", "runs"} <= set(lake.tables()):
-        return None
-    found = query(lake, _FRAMES).to_pylist()
-    return StageRef("frames", "frames", found[0]["key"], lake.table("frames").version()) if found else None
+    found = stages_by_use(lake, "frames")
+    return stage_result(lake, found[0]).ref if found else None
 
 
 def ancestors(lake: Lake, key: str) -> list[dict[str, Any]]:

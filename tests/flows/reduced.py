@@ -108,7 +108,7 @@ def kill(process: subprocess.Popen[str]) -> None:
                 family[each.pid] = each
                 _send(each, "suspend")
     except psutil.NoSuchProcess:
-        pass
+        pass  # It ended by itself meanwhile; what it started is in `family` and is killed all the same.
     for each in family.values():
         _send(each, "kill")
     process.wait()
