@@ -16,6 +16,7 @@ from flows import environment
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
+from flows.plan_command import plan
 
 if TYPE_CHECKING:
     from flows.parameters import Parameters
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 app.command()(gc)
+app.command()(plan)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")

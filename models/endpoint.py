@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.answers import Answer, read_answer, retry_after, said
 from models.endpoint_settings import JudgeEndpoint
+from models.meter import METER
 
 if TYPE_CHECKING:
     import httpx2
@@ -251,6 +252,7 @@ class Endpoint:
             page = "an HTML page" if b"<html" in reply.content[:2000].lower() else "no JSON object"
             return _Failure("again", f"the server sent {page} in place of a reply; is base_url right?", None)
         self._ledger.end(ticket, answer.cost, call, answer)
+        METER.count(1, answer.input_tokens or 0, answer.output_tokens or 0, answer.cost)
         self._check_bound(answer, bound)
         return answer
 

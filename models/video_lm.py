@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.adapters import check_loaded, plain_twin
 from models.families import Family, VideoFrames, family_of, pack
+from models.meter import METER
 from models.sequences import Hidden, Prompt, Response, join_sides, left_pad
 from models.settings import LoraSettings, Sampling
 
@@ -197,6 +198,7 @@ class VideoLM:
         tokens = out.sequences[:, ids.shape[1] :].cpu()
         scores = torch.stack(out.scores, 1).float().log_softmax(-1).cpu() if logprobs else None
         answers = [self._response(row, None if scores is None else scores[i]) for i, row in enumerate(tokens)]
+        METER.count(len(answers), int(mask.sum()), sum(len(answer.ids) for answer in answers))
         return [answers[i : i + n] for i in range(0, len(answers), n)]
 
     def _response(self, row: Tensor, scores: Tensor | None) -> Response:
@@ -212,6 +214,7 @@ class VideoLM:
         ids, mask, start = join_sides(
             [prompt.ids for prompt in prompts], responses, self.tokenizer.pad_token_id, self.device
         )
+        METER.count(len(prompts), int(mask.sum()))
         inner = (self._twin if merged else self.core).model
         out = inner(
             input_ids=ids,

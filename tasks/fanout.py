@@ -2,7 +2,6 @@
 
 import hashlib
 import queue
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,18 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tasks.cluster import RayKeeper
+from tasks.expense import Bill
 from tasks.stopwatch import Stopwatch
-from tasks.worker import (
-    Outcome,
-    Processor,
-    ProcessorError,
-    Reply,
-    StageFailure,
-    WorkerProcess,
-    derive_seed,
-    last_item_done,
-    next_item,
-)
+from tasks.worker import Outcome, Processor, ProcessorError, StageFailure, derive_seed, last_item_done, next_item
+from tasks.worker_handle import Worker, WorkerDiedError, WorkerError, WorkerTimedOutError
 
 __all__ = [
     "Outcome",
@@ -36,24 +27,11 @@ __all__ = [
     "next_item",
 ]
 
-KEPT_PROCESSORS = 2
 POLL_S = 0.2
-
-
-class WorkerError(RuntimeError):
-    """Workers die before they can do any work, or the pool is used after it was closed."""
 
 
 class _CallFailed(Exception):
     """A call gave no outcomes; the text is the reason if a single item was in it."""
-
-
-class _Died(Exception):
-    """The worker process went away during a call."""
-
-
-class _TimedOut(Exception):
-    """A call passed its limit; its worker was killed."""
 
 
 class _Cancelled(Exception):
@@ -82,80 +60,14 @@ class _Job:
     results: queue.Queue["tuple[Unit, list[Outcome]] | Exception"]
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    busy: set["_Worker"] = field(default_factory=set)
+    busy: set[Worker] = field(default_factory=set)
     clock: Stopwatch = field(default_factory=Stopwatch)
+    bill: Bill = field(default_factory=Bill)
     whole_stage: bool = False  # No item may be blamed: a call that fails ends the stage.
 
     def next_unit(self) -> Unit | None:
         with self.lock:
             return None if self.stop.is_set() else next(self.units, None)
-
-
-class _Worker:
-    """The driver's end of one worker process; starts it when needed and again after its death."""
-
-    def __init__(self, gpus: float, environment: dict[str, str]) -> None:
-        self.closed = False
-        self._environment = environment
-        self._gpus = gpus
-        self._actor: Any = None
-        self._loaded: list[str] = []
-
-    def start(self) -> None:
-        import ray
-
-        if self.closed:
-            raise WorkerError("this worker pool is closed; open a new one for the next run")
-        if self._actor is None:
-            # No CPU share, but SPREAD: two pools on one cluster share it instead of waiting for one another.
-            actor = ray.remote(WorkerProcess).options(num_cpus=0, num_gpus=self._gpus, scheduling_strategy="SPREAD")
-            self._actor = actor.remote(sys.path)
-            self._call(None, "ping")
-            if self._environment:
-                # By a call and not by Ray's runtime_env, which stands in Ray's logs.
-                self._call(None, "equip", self._environment)
-
-    def load(self, key: str, payload: bytes) -> None:
-        """Builds the processor in the process, unless it is there; raises what its construction raised."""
-        if key in self._loaded:
-            self._loaded.append(self._loaded.pop(self._loaded.index(key)))
-            return
-        evict = self._loaded[: len(self._loaded) + 1 - KEPT_PROCESSORS] if len(self._loaded) >= KEPT_PROCESSORS else []
-        error = self._call(None, "prepare", key, payload, evict)
-        self._loaded = self._loaded[len(evict) :]
-        if error is not None:
-            raise error
-        self._loaded.append(key)
-
-    def process(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None) -> Reply:
-        """One call. An item alone is timed here, several are timed in the process too, one by one (`next_item`)."""
-        alone = len(items) == 1
-        limit_s = None if item_timeout_s is None else item_timeout_s * len(items)
-        reply: Reply = self._call(limit_s, "process", key, items, seed, None if alone else item_timeout_s)
-        return reply
-
-    def kill(self) -> None:
-        import ray
-
-        actor, self._actor, self._loaded = self._actor, None, []
-        if actor is not None and ray.is_initialized():
-            ray.kill(actor)
-
-    def _call(self, limit_s: float | None, method: str, *arguments: Any) -> Any:
-        import ray
-
-        actor = self._actor
-        if actor is None:
-            raise _Died
-        try:
-            reference = getattr(actor, method).remote(*arguments)
-            if not ray.wait([reference], timeout=limit_s)[0]:
-                self.kill()
-                raise _TimedOut
-            return ray.get(reference)
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-            self.kill()
-            raise _Died from error
 
 
 class WorkerPool:
@@ -184,8 +96,8 @@ class WorkerPool:
         self.workers = workers
         self.max_attempts = max_attempts
         self._gpus = gpus_per_worker
-        self._all = [_Worker(gpus_per_worker, environment or {}) for _ in range(workers)]
-        self._idle: queue.Queue[_Worker] = queue.Queue()
+        self._all = [Worker(gpus_per_worker, environment or {}) for _ in range(workers)]
+        self._idle: queue.Queue[Worker] = queue.Queue()
         for worker in self._all:
             self._idle.put(worker)
         self._start_lock = threading.Lock()
@@ -236,6 +148,7 @@ class WorkerPool:
         chunk: int | None = None,
         item_timeout_s: float | None = None,
         clock: Stopwatch | None = None,
+        bill: Bill | None = None,
     ) -> Iterator[tuple[Unit, list[Outcome]]]:
         """Yields each unit with one outcome an item, in the items' order; units in the order of their completion.
 
@@ -244,7 +157,7 @@ class WorkerPool:
         that raises, kills its worker or passes its limit is repeated item by item to find the guilty, and then once for
         all the others together: so outcomes do not depend on which call failed first. What no item can cause
         (construction fails, LakeError) is raised here as it is. Closing the iterator cancels what is under way. `clock`
-        is told when workers are at the units.
+        is told when workers are at the units, `bill` what it cost.
         """
         if not units:
             return
@@ -253,7 +166,8 @@ class WorkerPool:
         key = hashlib.sha256(payload).hexdigest()
         results: queue.Queue[tuple[Unit, list[Outcome]] | Exception] = queue.Queue(maxsize=self.workers)
         job = _Job(key, payload, processor.__name__, chunk, item_timeout_s, iter(units), results)
-        job.clock, job.whole_stage = clock or job.clock, getattr(processor, "whole_stage", False)
+        job.clock, job.bill = clock or job.clock, bill or job.bill
+        job.whole_stage = getattr(processor, "whole_stage", False)
         servants = [
             threading.Thread(target=self._serve, args=(job,), name=f"fanout-{n}", daemon=True)
             for n in range(min(self.workers, len(units)))
@@ -293,7 +207,7 @@ class WorkerPool:
                 job.busy.discard(worker)
             self._idle.put(worker)
 
-    def _take(self, job: _Job) -> _Worker:
+    def _take(self, job: _Job) -> Worker:
         while not job.stop.is_set():
             try:
                 worker = self._idle.get(timeout=POLL_S)
@@ -304,7 +218,7 @@ class WorkerPool:
             return worker
         raise _Cancelled
 
-    def _settle(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+    def _settle(self, job: _Job, worker: Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         try:
             return self._attempt(job, worker, items, seed)
         except _CallFailed as failure:
@@ -321,13 +235,13 @@ class WorkerPool:
             return alone
         return [together.get(outcome.item_id, outcome) for outcome in alone]
 
-    def _alone(self, job: _Job, worker: _Worker, item: dict[str, Any], seed: int) -> Outcome:
+    def _alone(self, job: _Job, worker: Worker, item: dict[str, Any], seed: int) -> Outcome:
         try:
             return self._attempt(job, worker, [item], seed)[0]
         except _CallFailed as failure:
             return Outcome(item["item_id"], None, str(failure))
 
-    def _attempt(self, job: _Job, worker: _Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+    def _attempt(self, job: _Job, worker: Worker, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         """One call, repeated when its worker dies. Raises _CallFailed, _Cancelled, or what no item can cause."""
         # Several that die together are asked one by one at once: a second time together would cost them all again.
         deaths, allowed = 0, self.max_attempts - 1 if len(items) == 1 else 1
@@ -335,11 +249,12 @@ class WorkerPool:
             self._ready(job, worker)
             try:
                 reply = worker.process(job.key, items, seed, job.item_timeout_s)
-            except _TimedOut as slow:
+            except WorkerTimedOutError as slow:
                 raise _CallFailed(f"took longer than {job.item_timeout_s:g} s to process and was stopped") from slow
-            except _Died:
+            except WorkerDiedError:
                 deaths += 1
                 continue
+            job.bill.add(reply.expense)
             if reply.fatal is not None:
                 raise reply.fatal
             if reply.outcomes is None:
@@ -349,14 +264,14 @@ class WorkerPool:
             f"killed its worker {deaths} times when processed alone (out of memory, or a crash in native code)"
         )
 
-    def _ready(self, job: _Job, worker: _Worker) -> None:
+    def _ready(self, job: _Job, worker: Worker) -> None:
         for _ in range(self.max_attempts):
             if job.stop.is_set():
                 raise _Cancelled
             try:
                 worker.start()
-                return worker.load(job.key, job.payload)
-            except _Died:
+                return job.bill.add(worker.load(job.key, job.payload))
+            except WorkerDiedError:
                 continue
         raise WorkerError(
             f"a worker died {self.max_attempts} times while it loaded {job.name}: most likely out of memory; "
@@ -364,11 +279,11 @@ class WorkerPool:
         )
 
 
-def _warm(worker: _Worker) -> None:
+def _warm(worker: Worker) -> None:
     """Starts a worker's process ahead of its first unit; a failure shows again, with its cause, at that unit."""
     try:
         worker.start()
-    except _Died:
+    except WorkerDiedError:
         return
 
 

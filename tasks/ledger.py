@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (call) WHERE call IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending ON calls (account) WHERE ends IS NOT NULL;
 """
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Means over an account's answered calls: tokens in and out, and seconds to the reply."""
+
+    calls: int
+    input_tokens: float
+    output_tokens: float
+    latency_s: float
 
 
 class SqliteLedger:
@@ -134,6 +145,23 @@ class SqliteLedger:
                 "SELECT count(*) FROM calls WHERE account = ? AND call IS NOT NULL", [self._account]
             ).fetchone()
         return int(count)
+
+    def typical(self) -> Typical | None:
+        """What this account's answered calls came to on average; None before the first."""
+        with self._explained():
+            texts = self._db.execute(
+                "SELECT answer FROM calls WHERE account = ? AND answer IS NOT NULL", [self._account]
+            ).fetchall()
+        answers = [_answer(text) for (text,) in texts]
+        counted = [each for each in answers if each.input_tokens is not None and each.output_tokens is not None]
+        if not counted:
+            return None
+        return Typical(
+            len(counted),
+            sum(each.input_tokens or 0 for each in counted) / len(counted),
+            sum(each.output_tokens or 0 for each in counted) / len(counted),
+            sum(each.latency_s for each in counted) / len(counted),
+        )
 
     def close(self) -> None:
         """Closes the file."""

@@ -57,6 +57,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def thousands(value: int | None) -> str:
+    """A count with three digits at most where it is large: 3,280, 75.4 k, 2.45 M; "?" for None."""
+    if value is None:
+        return "?"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= max(size, 1e4):
+            return f"{value / size:.3g} {unit}"
+    return f"{value:,}"
+
+
 def without_places(here: Path) -> Callable[[str], str]:
     """A function that takes this machine's folders out of a text: what is below `here` becomes relative."""
     project = Path(__file__).resolve().parent.parent

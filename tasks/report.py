@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.slots import SlotVocabulary
-from tasks import audit_tables, report_figures
+from tasks import audit_tables, report_cost, report_figures
 from tasks.audit import read_audit
 from tasks.audit_limits import Finding
 from tasks.grading import Grader
 from tasks.pages import map_texts, render, without_places, write
 from tasks.report_checks import Check, Economy, checks_of, economy_of
+from tasks.report_cost import Costs, costs_of
 from tasks.report_data import Arm, Curve, Graph, StageRow, arms_of, curves_of, stages_of, working_seconds
 from tasks.report_pairs import Pair, pairs_of
 from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline
@@ -62,6 +63,7 @@ class Page:
     audited: list[Finding]
     pairs: list[Pair]
     stages: list[StageRow]
+    costs: Costs
     working_seconds: float
     ray_start_seconds: float
     checks: list[Check]
@@ -102,12 +104,19 @@ def report(
         parameters=map_texts(parameters, portable),
         lake=portable(ctx.lake_root),
     )
-    run = parameters.get("run") or {}
-    folder = Path(run.get("folder") or f"runs/{ctx.run}").absolute()
+    folder = _folder(ctx, parameters)
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / SUMMARY, json.dumps(summary_of(page), indent=2, ensure_ascii=False) + "\n")
-    write(folder / PAGE, render("report.html.j2", portable, page=page, figures=report_figures, audit=audit_tables))
+    write(
+        folder / PAGE,
+        render("report.html.j2", portable, page=page, figures=report_figures, audit=audit_tables, cost=report_cost),
+    )
     return folder / PAGE
+
+
+def _folder(ctx: RunContext, parameters: Mapping[str, Any]) -> Path:
+    """Where the run's results go."""
+    return Path((parameters.get("run") or {}).get("folder") or f"runs/{ctx.run}").absolute()
 
 
 def _page(
@@ -137,6 +146,7 @@ def _page(
         audited=[finding for result in graph.audits.values() for finding in read_audit(lake, result.ref)],
         pairs=_pairs(lake, arms, graph.preferences, results, parameters, config.pairs),
         stages=stages_of(lake, ctx.run, results),
+        costs=costs_of(lake, _folder(ctx, parameters), results, parameters, usage),
         working_seconds=working_seconds(lake, ctx.run, results),
         ray_start_seconds=ctx.pool.start_seconds,
         checks=checks_of(lake, graph.trainings, [each for each in results if each.stage == "candidates"]),

@@ -12,14 +12,14 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from storage.lake import Lake
 from storage.tables import Table
+from tasks.expense import NOTHING, Bill, Expense
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
 from tasks.progress import Progress
+from tasks.reuse import copies
 from tasks.stopwatch import Stopwatch
 from tasks.troubles import troubles_of
 
@@ -101,7 +101,10 @@ class Stage:
 
 
 class StageResult(BaseModel):
-    """Names, versions and counts of a complete stage. `work_seconds` leaves out the waits for Ray and free workers."""
+    """Names, versions and counts of a complete stage. `work_seconds` leaves out the waits for Ray and free workers.
+
+    `expense` is what this run paid for it; what an earlier run had done of it is not in there.
+    """
 
     stage: str
     label: str | None
@@ -115,6 +118,7 @@ class StageResult(BaseModel):
     seconds: float
     work_seconds: float
     cached: bool
+    expense: Expense = NOTHING
 
     @property
     def ref(self) -> StageRef:
@@ -196,13 +200,14 @@ def run_stage(
     pool and the lake raise.
     """
     began = time.monotonic()
-    done = _finish(ctx, stage, items, processor, settings, chunk, item_timeout_s)
+    task = _Task(items, processor, settings, chunk, item_timeout_s)
+    done = _finish(ctx, stage, task)
     for attempt in range(1, ctx.retries + 1):
         if not done.counts["quarantined"]:
             break
         _record(ctx, stage, done)
         again = replace(stage, attempt=attempt)
-        tried = done.then(_finish(ctx, again, items, processor, settings, chunk, item_timeout_s))
+        tried = done.then(_finish(ctx, again, task))
         _record(ctx, again, tried)
         if tried.counts["ok"] > done.counts["ok"]:  # Else nothing that builds on this stage has a reason to change.
             stage, done = again, tried
@@ -219,6 +224,7 @@ def run_stage(
         seconds=seconds,
         work_seconds=seconds - done.waited,
         cached=done.cached,
+        expense=done.expense,
         **done.counts,
     )
     _log(ctx, result)
@@ -233,29 +239,33 @@ class _Done:
     reused: int = 0
     waited: float = 0.0
     cached: bool = False
+    expense: Expense = NOTHING
 
     def then(self, later: "_Done") -> "_Done":
-        """The later attempt; what was waited for counts together."""
-        return replace(later, waited=self.waited + later.waited)
+        """The later attempt; what was waited for and paid counts together."""
+        return replace(later, waited=self.waited + later.waited, expense=self.expense + later.expense)
 
 
-def _finish(
-    ctx: RunContext,
-    stage: Stage,
-    items: Callable[[], list[Item]],
-    processor: type,
-    settings: Any,
-    chunk: int | None,
-    item_timeout_s: float | None,
-) -> _Done:
+@dataclass(frozen=True)
+class _Task:
+    """What `run_stage` was given besides the stage."""
+
+    items: Callable[[], list[Item]]
+    processor: type
+    settings: Any
+    chunk: int | None
+    item_timeout_s: float | None
+
+
+def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
     """One attempt at a stage's items, unless it stands complete in the lake."""
     table = ctx.lake.table("stages")
     if table.committed(stage.key, [DONE_SHARD]):
         (counts,) = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()
         return _Done(counts, cached=True)
-    work = _plan(ctx, stage, items())
-    waited = _compute(ctx, work, processor, settings, chunk, item_timeout_s)
-    return _Done(_account(work), reused=len(work.copied), waited=waited)
+    work, bill = _plan(ctx, stage, task.items()), Bill()
+    waited = _compute(ctx, work, task, bill)
+    return _Done(_account(work), reused=len(work.copied), waited=waited, expense=bill.total)
 
 
 def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
@@ -270,48 +280,32 @@ def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
     keys = {item["item_id"]: stage.item_key(item) for item in ordered}
     shards = [ordered[start : start + stage.shard_size] for start in range(0, len(ordered), stage.shard_size)]
     table = ctx.lake.table(stage.table)
-    copied = _copies(table, stage, keys) if stage.reuse or stage.attempt else {}
+    copied = copies(table, stage, keys) if stage.reuse or stage.attempt else {}
     return _Work(stage, table, ctx.run, shards, copied, keys)
 
 
-def _copies(table: Table, stage: Stage, keys: dict[str, str]) -> dict[str, list[Item]]:
-    """Rows of items that stand ok, with the same item_key, under another stage key: by item id.
-
-    A stage without `reuse` copies from its own attempt before alone.
-    """
-    known = table.read(None if stage.reuse else stage.before, columns=["stage_key", "item_key", "status"])
-    usable = known.filter(pc.and_(pc.equal(known["status"], "ok"), pc.not_equal(known["stage_key"], stage.key)))
-    usable = usable.filter(pc.is_in(usable["item_key"], pa.array(keys.values(), pa.string())))
-    owner = dict(
-        sorted(zip(usable["item_key"].to_pylist(), usable["stage_key"].to_pylist(), strict=True), reverse=True)
-    )
-    copies: dict[str, list[Item]] = {}
-    for key in sorted(set(owner.values())):
-        rows = table.read(key)
-        wanted = pa.array([item for item, owned_by in owner.items() if owned_by == key], pa.string())
-        for row in rows.filter(pc.is_in(rows["item_key"], wanted)).drop_columns(["stage_key", "shard"]).to_pylist():
-            copies.setdefault(row["item_id"], []).append(row)
-    return copies
-
-
-def _compute(
-    ctx: RunContext, work: _Work, processor: type, settings: Any, chunk: int | None, item_timeout_s: float | None
-) -> float:
+def _compute(ctx: RunContext, work: _Work, task: _Task, bill: Bill) -> float:
     """Commits every shard that is not there yet; returns the seconds in which nothing of this stage was under way."""
     stage, everything = work.stage, range(len(work.shards))
     committed = work.table.committed(stage.key, everything)
     bar = ctx.progress.start(stage.label or stage.name, sum(map(len, work.shards)))
     try:
         bar.advance(sum(len(work.shards[shard]) for shard in committed))
-        units = []
-        for shard in everything:
-            if shard not in committed and not work.to_do(shard):
-                work.commit(shard, [])
-                bar.advance(len(work.shards[shard]))
-            elif shard not in committed:
-                units.append(Unit(shard, work.to_do(shard), stage.shard_seed(shard)))
+        missing = [shard for shard in everything if shard not in committed]
+        units = [Unit(shard, left, stage.shard_seed(shard)) for shard in missing if (left := work.to_do(shard))]
         clock = Stopwatch()
-        results = ctx.pool.run(processor, settings, units, chunk=chunk, item_timeout_s=item_timeout_s, clock=clock)
+        results = ctx.pool.run(
+            task.processor,
+            task.settings,
+            units,
+            chunk=task.chunk,
+            item_timeout_s=task.item_timeout_s,
+            clock=clock,
+            bill=bill,
+        )
+        for shard in sorted({*missing} - {unit.shard for unit in units}):
+            work.commit(shard, [])
+            bar.advance(len(work.shards[shard]))
         while (found := clock.wait(lambda: next(results, None))) is not None:
             unit, outcomes = found
             work.commit(unit.shard, outcomes)
@@ -368,7 +362,7 @@ def _record(ctx: RunContext, stage: Stage, done: _Done) -> None:
 
 
 def _log(ctx: RunContext, result: StageResult) -> None:
-    detail = result.model_dump(include={"label", "table", "version", "items", "reused", "work_seconds"})
+    detail = result.model_dump(include={"label", "table", "version", "items", "reused", "work_seconds", "expense"})
     ctx.lake.log(
         [
             {

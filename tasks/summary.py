@@ -44,6 +44,7 @@ def summary_of(page: Page) -> dict[str, Any]:
             }
             for each in page.stages
         ],
+        "costs": _costs(page),
         "flow": _flow(page),
         "wall_seconds": None if usage is None else round(usage.wall_seconds, 2),
         "cpu_seconds": None if usage is None else round(usage.cpu_seconds, 2),
@@ -56,6 +57,22 @@ def summary_of(page: Page) -> dict[str, Any]:
         "check_values": {each.name: each.values for each in page.checks},
         "command": page.command,
         "versions": page.versions,
+    }
+
+
+def _costs(page: Page) -> dict[str, Any]:
+    """Each stage's price, and the plan's where there was one."""
+    shown = ("calls", "input_tokens", "output_tokens", "cost", "memory_mib", "seconds")
+
+    def told(line: Any) -> dict[str, Any] | None:
+        return None if line is None else {name: getattr(line, name) for name in shown}
+
+    plan, same = page.costs.plan, page.costs.same
+    return {
+        "plan": None if plan is None else {"wall_seconds": plan.wall_seconds, "cost": plan.cost, "same": same},
+        "stages": [
+            {"name": row.name, "planned": told(row.planned), "actual": told(row.came)} for row in page.costs.rows
+        ],
     }
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.lake import Lake
 from storage.schemas import STATE_SUFFIX
+from tasks.expense import STEP_CLOCK
 from tasks.fanout import Outcome, StageFailure
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
@@ -124,12 +125,14 @@ class LakeJournal:
     _pending: list[dict[str, Any]] = field(default_factory=list)
 
     def resume(self) -> Path | None:
+        STEP_CLOCK.begin()
         rows = self.lake.table("checkpoints").read(self._state_key, ["step", "state"]).to_pylist()
         if not rows:
             return None
         return self.lake.blobs.folder(max(rows, key=lambda row: int(row["step"]))["state"])
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
+        STEP_CLOCK.step()
         self._pending += [
             {**self._provenance(step), "step": step, "name": name, "value": value, "arm": self.training.arm}
             for name, value in metrics.items()

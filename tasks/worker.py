@@ -5,12 +5,14 @@ import hashlib
 import os
 import pickle
 import sys
+import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from storage.errors import LakeError
+from tasks.expense import NOTHING, Expense, forget_gpu_peak, metered
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """A call's answer. Exactly one field is set: outcomes, a failure that an item may cause, or one that none can."""
+    """A call's answer: outcomes, a failure that an item may cause, or one that none can; and what the call cost."""
 
     outcomes: list[Outcome] | None = None
     failure: str | None = None
     fatal: Exception | None = None
+    expense: Expense = NOTHING
 
 
 class ProcessorError(RuntimeError):
@@ -100,22 +103,29 @@ class WorkerProcess:
         """Takes variables into the environment: a Ray that was there before the run does not have them."""
         os.environ.update(environment)
 
-    def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Exception | None:
-        """Builds the processor of `payload`, a pickled (class, settings); returns what its construction raised."""
+    def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Reply:
+        """Builds the processor of `payload`, a pickled (class, settings); `fatal` is what its construction raised."""
         for old in evict:
             self._processors.pop(old, None)
+        forget_gpu_peak()
+        began = time.monotonic()
         try:
             processor, settings = pickle.loads(payload)
             self._processors[key] = processor(settings)
         except Exception as error:
-            return portable(error)
+            return Reply(fatal=portable(error))
         if "torch" in sys.modules:
             # Two torch threads beside a busy process were up to 10 times slower; OMP_NUM_THREADS is read only once.
             sys.modules["torch"].set_num_threads(1)
-        return None
+        return Reply(expense=Expense(load_seconds=time.monotonic() - began))
 
     def process(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None = None) -> Reply:
         """Runs the processor `key` over `items`; the process ends when one that says `next_item` passes the limit."""
+        with metered() as spent:
+            reply = self._reply(key, items, seed, item_timeout_s)
+        return replace(reply, expense=spent.expense)
+
+    def _reply(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None) -> Reply:
         _watchdog.limit_s = item_timeout_s
         try:
             outcomes = self._processors[key].process(items, seed)
