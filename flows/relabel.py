@@ -1,5 +1,6 @@
 """The flow `relabel`, for every night: labels what is new or changed, and says how the labels moved."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_moves
-from flows.hooks import log_cancelled, log_failed
+from flows.hooks import event, log_cancelled, log_failed
 from flows.material import judging, material
 from flows.parameters import Arms, DataConfig, Labelling, ModelsConfig, RunConfig
 from flows.presets import load
@@ -16,7 +17,7 @@ from flows.steps import Pending, Steps, Trained, opened
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
-from tasks.label_moves import latest, moves
+from tasks.label_moves import BEGAN, TOLD, latest, moves, standing
 from tasks.moves_page import moves_page
 from tasks.preferences import JudgesConfig, preferences
 from tasks.sft import SftConfig, sft
@@ -64,16 +65,22 @@ def relabel(
     """
     parameters = Labelling.model_validate(dict(locals()))
     with opened("relabel", run, data.prepare) as step:
-        before, labelled = labelling(step, parameters)
+        lake = step.ctx.lake
+        before = {arm.name: standing(lake, arm.name) for arm in arms}
+        # Where this run is killed before it has told how the labels moved, the next one tells it.
+        lake.log([event(run.name, BEGAN, detail=json.dumps({arm: old and old.key for arm, old in before.items()}))])
+        labelled = labelling(step, parameters)
         step.results()
         versions = {arm: (before[arm], done.result()) for arm, done in labelled.items()}
-        page = moves_page(step.ctx.lake, run.name, versions, run.results)
+        page = moves_page(lake, run.name, versions, run.results)
         logger.info("how the labels moved: %s", page)
-        return {arm: _moved(step, arm, *keys, page) for arm, keys in versions.items()}
+        moved = {arm: _moved(step, arm, *keys, page) for arm, keys in versions.items()}
+        lake.log([event(run.name, TOLD)])
+        return moved
 
 
-def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None], dict[str, Pending]]:
-    """Each arm's labels as they stood before, and its stage that brings them up to date."""
+def labelling(step: Steps, p: Labelling) -> dict[str, Pending]:
+    """The stages that bring each arm's labels up to date."""
     shown = material(step, p)
     base = shown.base
     # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
@@ -81,13 +88,11 @@ def labelling(step: Steps, p: Labelling) -> tuple[dict[str, StageResult | None],
     answering = p.candidates.model_copy(update={"reuse": True})
     answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
 
-    before, labelled = {}, {}
+    labelled = {}
     for arm in p.arms:
         way = judging(p, arm)
-        # Whatever judged: another judge's labels are what the new ones are compared with.
-        before[arm.name] = latest(step.ctx.lake, "preferences", arm.name)
         labelled[arm.name] = step(preferences, way, answered, *shown.judge(way), arm.name, label=arm.name)
-    return before, labelled
+    return labelled
 
 
 def _moved(step: Steps, arm: str, before: StageResult | None, after: StageResult, page: Path) -> dict[str, int]:

@@ -172,7 +172,7 @@ _RUNS: dict[str, pa.DataType] = {
     "run": _STRING,
     "event_id": _STRING,
     "at": pa.timestamp("us", tz="UTC"),
-    "event": _STRING,  # run_started, stage_finished, run_finished, run_failed or run_cancelled
+    "event": _STRING,  # run_started, stage_finished, run_finished, run_failed, run_cancelled, labels_began, labels_told
     "stage?": _STRING,
     "stage_key?": _STRING,
     "cached?": _BOOL,

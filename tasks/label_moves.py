@@ -12,6 +12,9 @@ from tasks.stage import StageResult
 if TYPE_CHECKING:
     from storage.lake import Lake
 
+# Events of a labelling: what it compares its labels with, and that it has told how they moved.
+BEGAN, TOLD = "labels_began", "labels_told"
+
 # A pair counts as the same in both when the answers are, whichever was called a. Of a pair that was judged more than
 # once in a labelling, the first counts.
 _JOINED = """
@@ -65,6 +68,25 @@ def moved_examples(lake: Lake, before: str, after: str, each: int) -> list[dict[
     """
     rows: list[dict[str, Any]] = query(lake, _EXAMPLES, {"before": before, "after": after, "each": each}).to_pylist()
     return rows
+
+
+def standing(lake: Lake, arm: str) -> StageResult | None:
+    """The arm's labels that a labelling which begins now is compared with, whatever judged them; None: there are none.
+
+    These are the latest, unless the last labelling ended before it told how they moved: then those that it began with.
+    """
+    if "runs" in lake.tables():
+        sql = 'SELECT event, detail FROM runs WHERE event IN ($began, $told) ORDER BY "at" DESC LIMIT 1'
+        for row in query(lake, sql, {"began": BEGAN, "told": TOLD}).to_pylist():
+            began = json.loads(row["detail"] or "{}")
+            if row["event"] == BEGAN and arm in began:
+                return _complete(lake, began[arm])
+    return latest(lake, "preferences", arm)
+
+
+def _complete(lake: Lake, key: str | None) -> StageResult | None:
+    rows = [] if key is None else lake.table("stages").read(key).to_pylist()
+    return stage_result(lake, rows[0]) if rows else None
 
 
 def latest(lake: Lake, stage: str, arm: str = "", model: str | None = None) -> StageResult | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,15 +52,19 @@ def reward_model(
 ) -> StageResult:
     """Train a reward model on the preferences of an arm; ties teach it nothing and are left out.
 
+    The stage is named by the decided labels and not by who gave them: where a new judge or prompt moved no label, the
+    model that was trained on the same labels is used.
+
     Raises:
         ValueError: there is no decided preference.
         models.training.TrainingError: training diverged or a canary failed.
     """
+    labels = replace(preferences.ref, content=_digest(decided(ctx.lake, preferences.ref)))
     stage = Stage(
         name="reward_model",
         table="checkpoints",
         config={**config.model_dump(mode="json"), "arm": arm},
-        inputs=(preferences.ref, instructions.ref, tokens.ref, *model.stages),
+        inputs=(labels, instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={"reward": config.training.form.prompt},
         seed=ctx.seed,
@@ -121,6 +126,10 @@ def decided(lake: Lake, preferences: StageRef) -> list[dict[str, Any]]:
     columns = ["status", "video", "question", "preferred", "answer_a", "answer_b"]
     rows = lake.table(preferences.table).read(preferences.key, columns=columns).to_pylist()
     return [row for row in rows if row["status"] == "ok" and row["preferred"] in ("a", "b")]
+
+
+def _digest(labels: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_held_out(video: str, fraction: float) -> bool:

@@ -39,12 +39,17 @@ class QuarantineError(StageError):
 
 @dataclass(frozen=True)
 class StageRef:
-    """What a stage hands to the next: the rows with `key` in `table`, complete at `version`."""
+    """What a stage hands to the next: the rows with `key` in `table`, complete at `version`.
+
+    `content`, where a stage gives it, stands for the key in the name of what is made from these rows: a hash of what is
+    used of them, so that other rows that say the same are as good.
+    """
 
     stage: str
     table: str
     key: str
     version: int
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Stage:
     @property
     def key(self) -> str:
         """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
-        inputs = [[ref.stage, ref.table, ref.key] for ref in self.inputs]
+        inputs = [[ref.stage, ref.table, ref.content or ref.key] for ref in self.inputs]
         made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
         return _digest([*made_by, inputs, self.selection, self.seed, self.shard_size, self.attempt])
 

@@ -60,8 +60,12 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
     return [row | json.loads(row["detail"]) for row in rows if row["event"] == "stage_finished"]
 
 
-def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) -> None:
-    assert night(folder) == {"new": ASKED}
+def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as ends_early:
+        ends_early.setattr("flows.relabel.moves_page", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            night(folder)
+    assert night(folder) == {"new": ASKED}, "what was labelled in a night that told nothing is told in the next"
     assert night(folder) == {"the same": ASKED}, "nothing is new"
 
     _ask(folder, ASKED + 4)
@@ -78,6 +82,10 @@ def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) ->
 
     trained = [each for each in labelled(folder) if each["stage"] == "sft"]
     assert len(trained) == 1, "the model whose answers are judged is not trained anew"
+
+
+def _interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path) -> None:
