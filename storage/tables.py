@@ -257,6 +257,7 @@ class Table:
         return handle
 
     def _create(self) -> Any:
+        import deltalake
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
@@ -270,6 +271,8 @@ class Table:
                     partition_by=partition,
                     configuration=_CONFIGURATION,
                     storage_options=options,
+                    # Without a limit, the second of two that create at once describes the table anew, as version 1.
+                    commit_properties=deltalake.CommitProperties(max_commit_retries=0),
                 )
             )
         except (DeltaError, OSError):
