@@ -16,6 +16,7 @@ from flows import environment
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
+from flows.judge_command import judge
 from flows.plan_command import plan
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def lineage(
 
 app.command()(export)
 app.command("import")(import_file)
+app.command()(judge)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from flows.parameters import DataConfig, Labelling, ModelsConfig
 from flows.secrets import put_keys
 from flows.steps import Pending, Steps
 from models.endpoint_settings import JudgeEndpoint
+from models.human_judge import Person
 from tasks.captions import captions
 from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
@@ -30,10 +31,10 @@ class Material:
     seen_by_labeler: Pending
     narrated: Pending
 
-    def judge(self, config: PreferencesConfig) -> tuple[Pending, Pending, ModelRef | JudgeEndpoint]:
+    def judge(self, config: PreferencesConfig) -> tuple[Pending, Pending, ModelRef | JudgeEndpoint | Person]:
         """What the preferences stage is handed: what the judge is shown, the narratives, and the judge."""
-        if config.endpoint is not None:
-            return self.sampled, self.narrated, config.endpoint
+        if (outside := config.endpoint or config.person) is not None:
+            return self.sampled, self.narrated, outside
         return self.seen_by_labeler, self.narrated, self.labeler
 
 

@@ -1,4 +1,4 @@
-"""What AI judges are asked: six texts, checked before a run exists."""
+"""What judges are asked: eight texts, checked before a run exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def needs(*slots: str) -> AfterValidator:
 
 
 class JudgePrompts(BaseModel):
-    """What the judge is asked; an arm uses one of the six."""
+    """What the judge is asked; an arm uses one of the eight."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,4 +40,12 @@ class JudgePrompts(BaseModel):
     )
     endpoint_context: Annotated[str, needs("context", "question", "a", "b")] = Field(
         default=shipped("judge_endpoint_context"), description="The same with the narrative at {context}."
+    )
+    human: str = Field(
+        default=shipped("judge_human"),
+        min_length=1,
+        description="A person: what stands above question and answers, which the page shows itself.",
+    )
+    human_context: str = Field(
+        default=shipped("judge_human_context"), min_length=1, description="The same where there is a narrative."
     )

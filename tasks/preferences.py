@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.comparisons import Comparison, NoVerdict, Verdict
 from models.endpoint_settings import JudgeEndpoint
+from models.human_judge import Person
 from storage.lake import Lake
 from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
 from tasks.judge_endpoint import AGAIN, endpoint_judge
+from tasks.judge_human import SaidPairs, heard
 from tasks.judge_prompts import JudgePrompts
+from tasks.judged_pairs import comparisons_of, pairs_outcome
 from tasks.model_ref import ModelRef
-from tasks.pictures import MissingFramesError, Pictures, black_pictures
+from tasks.pictures import Pictures, black_pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
-from tasks.tokens import MissingTokensError, VisualTokens
+from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from models.video_lm import VideoLM
 
 LOCAL = "local"
+HUMAN = "human"
 Method = Literal["likelihood", "verdict"]
-Candidate = tuple[int, str]
 
 
 class JudgingConfig(BaseModel):
@@ -44,7 +44,11 @@ class JudgingConfig(BaseModel):
     method: Method = Field(
         description="likelihood: log-probability of each answer; verdict: of A and B after a prompt that shows both."
     )
-    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of preferences.endpoints.")
+    judge: str = Field(
+        LOCAL,
+        description="local: the labeler; human: people, asked by `rlaif judge`; else the name of one of "
+        "preferences.endpoints.",
+    )
     blind: bool = Field(
         False,
         description="Black frames in the video's place, to check the judge: a label that needs no video is suspicious.",
@@ -77,13 +81,22 @@ class JudgesConfig(BaseModel):
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
+    @field_validator("endpoints")
+    @classmethod
+    def _free_names(cls, endpoints: dict[str, JudgeEndpoint]) -> dict[str, JudgeEndpoint]:
+        if taken := sorted({LOCAL, HUMAN} & set(endpoints)):
+            raise ValueError(f"an endpoint cannot be called {taken[0]!r}, which is the name of another judge")
+        return endpoints
+
     def check_judge(self, judge: str, method: Method) -> None:
-        """Raises ValueError when no endpoint has the name `judge`, or it cannot judge by `method`."""
+        """Raises ValueError when no judge has the name `judge`, or it cannot judge by `method`."""
         if judge == LOCAL:
             return
-        if judge not in self.endpoints:
-            known = ", ".join([LOCAL, *self.endpoints])
+        if judge != HUMAN and judge not in self.endpoints:
+            known = ", ".join([LOCAL, HUMAN, *self.endpoints])
             raise ValueError(f"judge {judge!r} is none of preferences.endpoints; known: {known}")
+        if method != "verdict" and judge == HUMAN:
+            raise ValueError(f"judge {judge!r} is a person, who gives no method {method!r}: use verdict")
         if method != "verdict":
             raise ValueError(f"judge {judge!r} is behind an endpoint, which gives no method {method!r}: use verdict")
 
@@ -97,7 +110,7 @@ class PreferencesConfig(JudgesConfig):
     )
     frame_set: str = Field("policy", description="Frame set that the judge is shown.")
     narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
-    judge: str = Field(LOCAL, description="local: the labeler; else the name of one of the endpoints.")
+    judge: str = Field(LOCAL, description="local: the labeler; human: people; else the name of one of the endpoints.")
     blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
 
     @model_validator(mode="after")
@@ -107,13 +120,18 @@ class PreferencesConfig(JudgesConfig):
 
     @property
     def endpoint(self) -> JudgeEndpoint | None:
-        """The endpoint that judges; None for the local judge."""
-        return None if self.judge == LOCAL else self.endpoints[self.judge]
+        """The endpoint that judges; None for the local judge and for people."""
+        return None if self.judge in (LOCAL, HUMAN) else self.endpoints[self.judge]
+
+    @property
+    def person(self) -> Person | None:
+        """The people who judge; None for other judges."""
+        return Person() if self.judge == HUMAN else None
 
     @property
     def prompt_name(self) -> str:
         """Which of the prompts is used."""
-        kind = self.method if self.endpoint is None else "endpoint"
+        kind = HUMAN if self.judge == HUMAN else self.method if self.endpoint is None else "endpoint"
         return f"{kind}_context" if self.narrative else kind
 
     @property
@@ -125,7 +143,9 @@ class PreferencesConfig(JudgesConfig):
     def decisive(self) -> dict[str, Any]:
         """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
         local = {"min_choice_mass", "batch_size", "reduction"}
-        other = {"min_choice_mass" if self.method == "likelihood" else "reduction"} if self.endpoint is None else local
+        other = local if self.endpoint is not None else {*local, "tie_margin"}
+        if self.judge == LOCAL:
+            other = {"min_choice_mass" if self.method == "likelihood" else "reduction"}
         # Left out where the judge sees, so that labels made before there were blind judges keep their keys.
         sighted = set() if self.blind else {"blind"}
         return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other, *sighted})
@@ -137,22 +157,24 @@ def preferences(
     candidates: StageResult,
     shown: StageResult,
     captions: StageResult | None,
-    model: ModelRef | JudgeEndpoint,
+    model: ModelRef | JudgeEndpoint | Person,
     arm: str,
 ) -> StageResult:
     """Judge the pairs of each instruction's candidates, one row a pair; equal candidates are ties and are kept.
 
-    `shown` are the visual tokens of the local judge `model`, or the frames for one behind an endpoint. An instruction
-    is quarantined when a candidate was cut by the token limit, when its video has no narrative but the judge is to read
-    one, and when the judge gives no verdict on one of its pairs. An endpoint that answers nobody, or has used up its
-    budget, ends the stage; what it answered is in its ledger, and the same stage goes on from there.
+    `shown` are the visual tokens of the local judge `model`, or the frames for one behind an endpoint and for people.
+    An instruction is quarantined when a candidate was cut by the token limit, when its video has no narrative but the
+    judge is to read one, and when the judge gives no verdict on one of its pairs. An endpoint that answers nobody, or
+    has used up its budget, ends the stage; what it answered is in its ledger, and the same stage goes on from there.
+    People who have still to be asked end it likewise; what they say is kept at their desk.
 
     Raises:
         ValueError: the judge is to read narratives, but there are no captions; or `model` is not the judge that the
             configuration names.
         StageFailure: the endpoint.
+        StageError: people have still to be asked; the text says how.
     """
-    if (model if isinstance(model, JudgeEndpoint) else None) != config.endpoint:
+    if (model if isinstance(model, JudgeEndpoint | Person) else None) != (config.endpoint or config.person):
         raise ValueError(f"Arm {arm!r} judges by {config.judge!r}, but was handed another judge.")
     if config.narrative and captions is None:
         raise ValueError(f"Arm {arm!r} judges with the narrative, but no captions were made; run the captions stage.")
@@ -171,6 +193,8 @@ def preferences(
     )
     settings = JudgeSettings(ctx.lake_root, shown.ref, model, config, arm, ctx.pool.workers)
     items = partial(candidate_groups, ctx.lake, candidates.ref, shown.ref, narrated)
+    if isinstance(model, Person):
+        return run_stage(ctx, stage, partial(heard, ctx, items, shown.ref, config, arm), SaidPairs, settings)
     return run_stage(ctx, stage, items, JudgePairs, settings)
 
 
@@ -180,7 +204,7 @@ class JudgeSettings:
 
     lake: str
     shown: StageRef
-    model: ModelRef | JudgeEndpoint
+    model: ModelRef | JudgeEndpoint | Person
     config: PreferencesConfig
     arm: str
     workers: int = 1
@@ -194,6 +218,7 @@ class JudgePairs:
         self._shown: VisualTokens | Pictures
         self._judge: Judge
         self._lm: VideoLM | None = None
+        assert not isinstance(settings.model, Person)  # What people said is no work for a model: SaidPairs.
         if isinstance(settings.model, JudgeEndpoint):
             self._shown = Pictures(lake, settings.shown, settings.model.max_side, settings.model.jpeg_quality)
             self._judge = new_endpoint_judge(settings.model, settings)
@@ -208,7 +233,8 @@ class JudgePairs:
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
         from models.endpoint import EndpointError
 
-        asked = [self._comparisons(item) for item in items]
+        most = self._config.max_pairs
+        asked = [comparisons_of(item, most, self._frames) for item in items]
         try:
             verdicts = iter(self._judge.judge([pair for each in asked if not isinstance(each, str) for pair in each]))
         except EndpointError as error:
@@ -216,23 +242,8 @@ class JudgePairs:
         return [
             Outcome(item["item_id"], None, each)
             if isinstance(each, str)
-            else self._outcome(item, [next(verdicts) for _ in each])
+            else pairs_outcome(item, [next(verdicts) for _ in each], self._config, self._arm)
             for item, each in zip(items, asked, strict=True)
-        ]
-
-    def _comparisons(self, item: dict[str, Any]) -> list[Comparison] | str:
-        """What is asked about an instruction, or why nothing can be."""
-        if item["fault"]:
-            return str(item["fault"])
-        if len(item["candidates"]) < 2:
-            return "it has one candidate, and a pair needs two; raise candidates.n"
-        try:
-            frames = self._frames(item["video"])
-        except (MissingTokensError, MissingFramesError) as error:
-            return str(error)
-        return [
-            Comparison(item["question"], frames, text_a, text_b, item["narrative"])
-            for (_, text_a), (_, text_b) in pairs_of(item, self._config.max_pairs)
         ]
 
     def _frames(self, video: str) -> Any:
@@ -247,36 +258,6 @@ class JudgePairs:
         if len(shown) not in self._black:
             self._black[len(shown)] = blank_tokens(self._lm, len(shown))
         return self._black[len(shown)]
-
-    def _outcome(self, item: dict[str, Any], verdicts: list[Verdict | NoVerdict]) -> Outcome:
-        pairs = pairs_of(item, self._config.max_pairs)
-        rows = []
-        for ((a, text_a), (b, text_b)), verdict in zip(pairs, verdicts, strict=True):
-            if isinstance(verdict, NoVerdict):
-                return Outcome(item["item_id"], None, f"candidates {a} and {b}: {verdict.reason}")
-            rows.append({**self._about(item), "a": a, "b": b, "answer_a": text_a, "answer_b": text_b, **vars(verdict)})
-        return Outcome(item["item_id"], rows)
-
-    def _about(self, item: dict[str, Any]) -> dict[str, Any]:
-        config = self._config
-        return {
-            "instruction": item["item_id"],
-            "video": item["video"],
-            "question": item["question"],
-            "method": config.method,
-            "frame_set": config.frame_set,
-            "with_narrative": config.narrative,
-            "narrative": item["narrative"],
-            "arm": self._arm,
-        }
-
-
-def pairs_of(item: dict[str, Any], most: int | None) -> list[tuple[Candidate, Candidate]]:
-    """The pairs of an item's candidates, a < b; at most `most`, drawn by the instruction alone and kept in order."""
-    pairs = list(combinations(sorted((number, text) for number, text in item["candidates"]), 2))
-    if most is None or most >= len(pairs):
-        return pairs
-    return [pairs[i] for i in sorted(random.Random(item["item_id"]).sample(range(len(pairs)), most))]
 
 
 def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:

@@ -18,7 +18,7 @@ from tasks.grading import Grader
 from tasks.groups import candidate_groups
 from tasks.judge_prompts import needs
 from tasks.model_ref import ModelRef
-from tasks.preferences import PreferencesConfig, new_judge
+from tasks.preferences import LOCAL, PreferencesConfig, new_judge
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 from tasks.training import final_adapter
@@ -82,6 +82,8 @@ class RankingsConfig(BaseModel):
             raise ValueError(f"method {self.method!r} reads no narrative: set narrative to false")
         if self.method == "tournament" and self.judging.max_pairs is not None:
             raise ValueError("a tournament needs every pair: leave judging.max_pairs out")
+        if self.method == "tournament" and self.judging.judge != LOCAL:
+            raise ValueError(f"a tournament asks the local judge alone, not {self.judging.judge!r}")
         return self
 
     @property

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from flows.material import material
+from flows.material import judging, material
 from flows.presets import load
+from models.human_judge import Person
 from tasks.progress import SilentProgress
 
 
@@ -30,3 +31,10 @@ def test_captions_read_the_questions_only_where_they_are_in_view(by_question: bo
     config, tokens, _, *questions = step.handed["captions"]
     assert (config, tokens) == (parameters.captions, "visual_tokens")
     assert questions == (["instructions"] if by_question else [])
+
+
+def test_people_are_handed_the_frames() -> None:
+    arm = "arms=[{name: people, narrative: true, frame_set: judge_2, method: verdict, judge: human}]"
+    parameters = load("miniature", [arm])
+    shown = material(Recorder(), parameters)  # type: ignore[arg-type]
+    assert shown.judge(judging(parameters, parameters.arms[0])) == ("frames", "captions", Person())

@@ -21,6 +21,7 @@ from models.comparisons import Comparison, Verdict
 from models.video_lm import VideoLM
 from storage.rows import row_digest
 from tasks.fanout import WorkerPool
+from tasks.judged_pairs import pairs_of
 from tasks.model_ref import ModelRef
 from tasks.preferences import (
     JudgePairs,
@@ -28,7 +29,6 @@ from tasks.preferences import (
     JudgingConfig,
     PreferencesConfig,
     new_judge,
-    pairs_of,
     preferences,
 )
 from tasks.progress import SilentProgress
