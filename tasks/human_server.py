@@ -40,6 +40,7 @@ class JudgingServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: JudgingServer
     timeout = 30.0  # Seconds for a request to come in whole.
+    back = "/"  # Where a refusal leads: to the page that asked, whose showing still waits there.
 
     def do_GET(self) -> None:
         self._guarded(self._show)
@@ -75,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(404, "There is one page here: /.")
         page = dict(parse_qsl(parts.query)).get("page")
         if page is None:
-            self._go_on(self.server.page.new_page())
+            self._go_on(f"/?page={self.server.page.new_page()}")
             return
         nonce = secrets.token_urlsafe(12)
         self._send(200, self.server.page.html(page, nonce), nonce)
@@ -92,8 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
             form = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="replace", max_num_fields=20))
         except ValueError:
             raise RefusedError(400, "This is no form.") from None
+        self.back = f"/?page={quote(form.get('page', ''))}"
         what(form)
-        self._go_on(form["page"])
+        self._go_on(self.back)
 
     def _body(self) -> bytes:
         """What was sent. It is read before anything is refused: unread, it would cut off the reply."""
@@ -107,15 +109,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(400, "The form did not come whole; nothing of it was kept.")
         return body
 
-    def _go_on(self, page: str) -> None:
+    def _go_on(self, place: str) -> None:
         self.send_response(303)
-        self.send_header("Location", f"/?page={quote(page)}")
+        self.send_header("Location", place)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def _refuse(self, status: int, reason: str) -> None:
         nonce = secrets.token_urlsafe(12)
-        self._send(status, rendered(nonce=nonce, refused=reason), nonce)
+        self._send(status, rendered(nonce=nonce, refused=reason, back=self.back), nonce)
 
     def _send(self, status: int, html: str, nonce: str) -> None:
         data = html.encode("utf-8", "replace")
