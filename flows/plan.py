@@ -71,7 +71,7 @@ def make_plan(p: Parameters, progress: Progress, *, sample: int = SAMPLE, price_
 
 
 def sample_of(p: Parameters, folder: Path) -> Parameters:
-    """The same run over the sample in `folder`: few steps, no endpoint, and nothing that stops it for its quality."""
+    """The same run over the sample in `folder`: few steps, the local judge, and nothing that stops it for its quality."""
     values = p.model_dump(mode="json")
     values["run"] |= {"lake": str(folder / "lake"), "folder": str(folder), "workers": 1, "retries": 0}
     values["run"] |= {"max_quarantined": 1.0, "s3_block": None}
@@ -112,7 +112,7 @@ def _look(p: Parameters, progress: Progress) -> dict[str, Visit]:
     if not is_s3(root) and not Path(root).is_dir():
         return {}
     pool: Any = NoWork()
-    walk = Walk(RunContext(root, p.run.name, pool, progress, 1.0, p.run.seed))
+    walk = Walk(RunContext(root, p.run.name, pool, progress, 1.0, p.run.seed, looks_only=True))
     if "stages" in Lake(root).tables():
         figure(walk, p)  # type: ignore[arg-type]
     return {visit.name: visit for visit in walk.visits}
@@ -188,6 +188,9 @@ class _Scale:
         pairs = len([*combinations(range(p.candidates.n), 2)])
         pairs = pairs if way.max_pairs is None else min(pairs, way.max_pairs)
         calls = p.candidates.n if way.method == "likelihood" else 2 * pairs
+        if way.person is not None:
+            told = f"people answer up to {size.to_do * calls:,} times, each pair in both orders"
+            return Line(name, size.items, size.to_do, needs=needs, note=told)
         if way.endpoint is not None:
             shown = next(each for each in p.frames.sets if each.name == way.frame_set)
             lake = Lake(self.small.run.lake_root)

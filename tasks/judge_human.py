@@ -33,12 +33,15 @@ def heard(
 ) -> list[Item]:
     """The items of a stage that people judge: those of `groups`, each with its verdicts or its fault.
 
+    Where the run only looks, nothing is queued or raised.
+
     Raises:
         StageError: somebody has still to be asked; that is then queued.
     """
     text, context_text = config.prompts.human, config.prompts.human_context
-    desk = Desk(desk_path(ctx.lake_root))
-    judge = HumanJudge(desk.said(), text=text, context_text=context_text)
+    path = desk_path(ctx.lake_root)
+    said = Desk(path).said() if path.exists() else {}
+    judge = HumanJudge(said, text=text, context_text=context_text)
     frames = lru_cache(maxsize=None)(Strips(ctx.lake, shown, config).of)
     items: list[Item] = []
     wanted: list[tuple[str, tuple[Showing, Showing]]] = []
@@ -52,7 +55,9 @@ def heard(
         wanted += [(item["item_id"], judge.showings(each)) for each in asked if not each.same]
         items.append(_decided(item, asked, verdicts, config))
         waiting += 0 if items[-1]["fault"] else sum(isinstance(each, Unsaid) for each in verdicts)
-    desk.want(ctx.run, arm, wanted)
+    if ctx.looks_only:
+        return items
+    Desk(path).want(ctx.run, arm, wanted)
     if waiting:
         raise StageError(_waits(ctx, arm, waiting))
     return items

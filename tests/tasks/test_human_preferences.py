@@ -12,6 +12,7 @@ from at_the_page import AtThePage, Shown, prefers, served
 from pydantic import ValidationError
 from small import committed, keep_scenes, picture, rows_of, scenes
 
+from flows.walk import NotDoneError, NoWork
 from miniature.lessons import FRAMES
 from miniature.world import render
 from models.human_judge import Person
@@ -229,6 +230,15 @@ def test_arms_that_ask_the_same_share_what_is_said_and_an_arm_can_be_judged_alon
     with waits("1 pair waits", "other"):
         judge(ctx, sampled(ctx, answers("three", TWO, GOOD, BAD), key="candidates2"), arm="other")
     assert kept.left("other").waiting == 2
+
+
+def test_a_run_that_only_looks_counts_what_is_left_and_bothers_nobody(ctx: RunContext) -> None:
+    ctx.looks_only, looking = True, NoWork()
+    ctx.pool = looking  # type: ignore[assignment]
+    with pytest.raises(NotDoneError) as seen:
+        judge(ctx, sampled(ctx, answers("one", ONE, GOOD, BAD), answers("two", TWO, GOOD, BAD)))
+    assert seen.value.left == 2
+    assert not desk_path(ctx.lake_root).exists()
 
 
 def test_the_key_of_the_stage_holds_what_is_asked_and_no_setting_of_other_judges() -> None:
