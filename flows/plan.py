@@ -71,7 +71,7 @@ def make_plan(p: Parameters, progress: Progress, *, sample: int = SAMPLE, price_
 
 
 def sample_of(p: Parameters, folder: Path) -> Parameters:
-    """The same run over the sample in `folder`: few steps, the local judge, and nothing that stops it for its quality."""
+    """The same run over the sample in `folder`: few steps, a local judge, nothing that stops it for its quality."""
     values = p.model_dump(mode="json")
     values["run"] |= {"lake": str(folder / "lake"), "folder": str(folder), "workers": 1, "retries": 0}
     values["run"] |= {"max_quarantined": 1.0, "s3_block": None}

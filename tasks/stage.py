@@ -134,8 +134,8 @@ class StageResult(BaseModel):
 class RunContext:
     """What all stages of a run share.
 
-    `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again. A run
-    that `looks_only` asks what there is to do: it has no workers, and nobody is to be bothered by it.
+    `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again.
+    A run that `looks_only` asks what there is to do: it has no workers, and nobody is to be bothered by it.
     """
 
     lake_root: str
