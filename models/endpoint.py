@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import random
@@ -203,8 +204,7 @@ class Endpoint:
         call = hashlib.sha256(f"{self.settings.base_url.rstrip('/')} {again} ".encode() + body).hexdigest()
         bound = self._bound(body, messages)
         for number in range(self.settings.retries + 1):
-            async with self._places:
-                reply = await self._try(call, body, bound)
+            reply = await self._try(call, body, bound)
             if isinstance(reply, Answer):
                 return reply, call
             await self._after(reply, number)
@@ -233,20 +233,31 @@ class Endpoint:
 
     async def _try(self, call: str, body: bytes, bound: float) -> Answer | _Failure:
         """One call, unless the ledger has its answer."""
-        ticket = await self._ticket(call, bound)
-        if isinstance(ticket, Answer):
-            return ticket
-        try:
-            began = time.perf_counter()
-            reply = await self._send(body)
-        except BaseException:
-            # Cancelled under way: nobody knows what it cost.
-            self._ledger.end(ticket, bound)
-            raise
+        async with self._places:
+            ticket = await self._ticket(call, bound)
+            if isinstance(ticket, Answer):
+                return ticket
+            try:
+                began = time.perf_counter()
+                reply = await self._send(body)
+            except BaseException:
+                # Cancelled under way: nobody knows what it cost.
+                self._ledger.end(ticket, bound)
+                raise
+            settled = self._settled(reply, ticket, time.perf_counter() - began, call, bound)
+        # The next call leaves before anything is made of this one's reply: one turn begins it, the other sends it.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        return settled
+
+    def _settled(
+        self, reply: httpx2.Response | _Failure, ticket: Ticket, latency_s: float, call: str, bound: float
+    ) -> Answer | _Failure:
+        """What came back, written into the ledger."""
         if isinstance(reply, _Failure):
             self._ledger.end(ticket, bound if reply.cost is None else reply.cost)
             return reply
-        answer = self._answer(reply, time.perf_counter() - began, bound)
+        answer = self._answer(reply, latency_s, bound)
         if answer is None:
             self._ledger.end(ticket, bound)
             page = "an HTML page" if b"<html" in reply.content[:2000].lower() else "no JSON object"
@@ -372,6 +383,10 @@ def _client(settings: JudgeEndpoint, key: str | None, concurrency: int) -> Async
     class Client(openai.AsyncOpenAI):
         def platform_headers(self) -> dict[str, str]:
             return {}  # Six headers that tell the server of this machine, a tenth of the time of a call.
+
+        @functools.cache  # noqa: B019 - the client lives as long as the worker.
+        def _prepare_url(self, url: str) -> httpx2.URL:
+            return super()._prepare_url(url)
 
     # aiohttp's connections cost half the processor time of httpcore's. Its time limit is for a single read and must not
     # come before the one that is kept around the whole call.

@@ -108,6 +108,8 @@ _REFUSAL = re.compile(
 
 
 def _cleaned(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return _THINKING.sub(" ", text)  # Nothing of the rest can change it.
     plain = unicodedata.normalize("NFKC", text).replace("’", "'")
     plain = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " for c in plain)
     return _THINKING.sub(" ", plain)

@@ -2,10 +2,11 @@
 
     python -m perf.endpoint_judge [--latency-ms 50] [--concurrency 64] [--calls 6000] [--processes 2] [--least 0.9]
 
-A server on the loopback answers every call after a fixed time. What is measured is the judge as the stage uses it:
-prompts with two pictures, both orders, the official client, and the ledger with a budget and its commits; calls count
-from the first to the last, once the connections stand. Prints the share, and ends with 1 below the least (promised:
-0.9). The cores that the judge needs must be free: the official client takes most of cpu_ms_per_call.
+A server on the loopback answers every call after a fixed time; `server_ms` is what that came to, and what the ideal
+counts by. What is measured is the judge as the stage uses it: prompts with two pictures, both orders, the official
+client, and the ledger with a budget and its commits; calls count from the first to the last, once the connections
+stand. Prints the share, and ends with 1 below the least (promised: 0.9). The cores that the judge needs must be free:
+the official client takes most of cpu_ms_per_call.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Slow(asyncio.Protocol):
     """The least HTTP/1.1 server: every request gets the same reply, `latency_s` after its last byte."""
 
     latency_s = 0.0
+    took: Any  # Replies, and the seconds that they took in all: timers are late by up to a millisecond.
     body = json.dumps(REPLY).encode()
     reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
@@ -55,12 +57,18 @@ class Slow(asyncio.Protocol):
             self.head, self.missing, data = b"", int(lengths[0][15:]), rest
         self.missing -= len(data)
         if self.missing == 0:
-            asyncio.get_running_loop().call_later(self.latency_s, self.transport.write, self.reply)
+            asyncio.get_running_loop().call_later(self.latency_s, self.answer, time.perf_counter())
+
+    def answer(self, came: float) -> None:
+        self.transport.write(self.reply)
+        with self.took.get_lock():
+            self.took[0] += 1
+            self.took[1] += time.perf_counter() - came
 
 
-def serve(port: Any, latency_s: float) -> None:
+def serve(port: Any, latency_s: float, took: Any) -> None:
     """Serves until it is ended; puts its port into the queue."""
-    Slow.latency_s = latency_s
+    Slow.latency_s, Slow.took = latency_s, took
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(Slow, "127.0.0.1", 0, backlog=1024)
@@ -95,7 +103,8 @@ def measure(latency_ms: float, concurrency: int, calls: int, processes: int) -> 
     """Calls a second, and their share of the ideal."""
     context = multiprocessing.get_context("spawn")
     port, took, ready = context.Queue(), context.Queue(), context.Barrier(processes)
-    server = context.Process(target=serve, args=(port, latency_ms / 1000), daemon=True)
+    served = context.Array("d", 2)
+    server = context.Process(target=serve, args=(port, latency_ms / 1000, served), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{port.get()}/v1"
     with tempfile.TemporaryDirectory() as folder:
@@ -112,10 +121,12 @@ def measure(latency_ms: float, concurrency: int, calls: int, processes: int) -> 
     server.terminate()
     seconds = max(end for _, end, _ in times) - min(begin for begin, _, _ in times)
     done = calls // processes // 2 * 2 * processes
-    ideal = concurrency // processes * processes / (latency_ms / 1000)
+    latency_s = served[1] / served[0]
+    ideal = concurrency // processes * processes / latency_s
     cpu = sum(cpu for *_, cpu in times)
     return {
         "calls_per_s": done / seconds,
+        "server_ms": 1000 * latency_s,
         "ideal": ideal,
         "share": done / seconds / ideal,
         "cpu_ms_per_call": 1000 * cpu / done,

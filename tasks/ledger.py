@@ -7,6 +7,7 @@ written is given again for nothing.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -42,6 +43,26 @@ CREATE INDEX IF NOT EXISTS pending ON calls (account) WHERE ends IS NOT NULL;
 """
 
 
+class _Turn:
+    """One process at a time: a lock on a file beside the ledger, which the system releases when its holder dies.
+
+    SQLite's own locks are kept too, but who waits for one of them sleeps for milliseconds, many times a transaction's
+    length; and two processes that both open a new file are refused without a wait.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.with_name(f"{path.name}.lock").open("w")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @dataclass(frozen=True)
 class Typical:
     """Means over an account's answered calls: tokens in and out, and seconds to the reply."""
@@ -74,12 +95,14 @@ class SqliteLedger:
         self._clock = clock
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-            # A commit in the write-ahead log outlives the process, if not the machine's power, without an fsync.
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.executescript(_TABLES)
-            self._db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0, 0)", [self._account])
+            self._turn = _Turn(path)
+            with self._turn:
+                self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+                # A commit in the write-ahead log outlives the process, if not the machine's power, without an fsync.
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = OFF")
+                self._db.executescript(_TABLES)
+                self._db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0, 0)", [self._account])
 
     def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
         cost = _units(bound)
@@ -166,6 +189,7 @@ class SqliteLedger:
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+        self._turn.close()
 
     def _exhausted(self, spent: int, cost: int, now: float) -> Exhausted:
         """Calls that may still end count as coming back; those past their time limit were killed and stay spent."""
@@ -187,7 +211,7 @@ class SqliteLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained():
+        with self._explained(), self._turn:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,23 @@ def test_a_budget_that_kills_used_up_says_so(tmp_path: Path) -> None:
         assert done.stdout.startswith("stopped")
         assert "has used up its budget of 0.305: 0.3 is spent" in done.stdout
         assert len(server.calls) == 30
+
+
+def test_many_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    for attempt in range(5):
+        start, faults = threading.Barrier(8), list[Exception]()
+
+        def enter(path: Path, start: threading.Barrier, faults: list[Exception]) -> None:
+            start.wait()
+            try:
+                SqliteLedger(path, settings()).close()
+            except Exception as fault:  # It would be lost with its thread.
+                faults.append(fault)
+
+        path = tmp_path / f"{attempt}.sqlite"
+        threads = [threading.Thread(target=enter, args=(path, start, faults)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert faults == []
