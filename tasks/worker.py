@@ -126,6 +126,8 @@ class WorkerProcess:
         return replace(reply, expense=spent.expense)
 
     def _reply(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None) -> Reply:
+        if key not in self._processors:
+            return Reply(fatal=ProcessorError("the worker was asked for a processor that it never built"))
         _watchdog.limit_s = item_timeout_s
         try:
             outcomes = self._processors[key].process(items, seed)

@@ -49,15 +49,17 @@ class Worker:
 
     def load(self, key: str, payload: bytes) -> Expense:
         """Builds the processor in the process, unless it is there; raises what its construction raised."""
-        if key in self._loaded:
-            self._loaded.append(self._loaded.pop(self._loaded.index(key)))
+        # The list of this process: a cancellation may kill it meanwhile from another thread, and the next begins empty.
+        loaded = self._loaded
+        if key in loaded:
+            loaded.append(loaded.pop(loaded.index(key)))
             return NOTHING
-        evict = self._loaded[: len(self._loaded) + 1 - KEPT_PROCESSORS] if len(self._loaded) >= KEPT_PROCESSORS else []
+        evict = loaded[: len(loaded) + 1 - KEPT_PROCESSORS] if len(loaded) >= KEPT_PROCESSORS else []
         reply: Reply = self._call(None, "prepare", key, payload, evict)
-        self._loaded = self._loaded[len(evict) :]
+        del loaded[: len(evict)]
         if reply.fatal is not None:
             raise reply.fatal
-        self._loaded.append(key)
+        loaded.append(key)
         return reply.expense
 
     def process(self, key: str, items: list[dict[str, Any]], seed: int, item_timeout_s: float | None) -> Reply:

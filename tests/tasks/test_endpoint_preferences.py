@@ -130,7 +130,8 @@ def test_what_no_item_can_mend_stops_the_stage_and_blames_nobody(
         judge(ctx, config(server), candidates)
     assert ctx.lake.table("preferences").read().num_rows == 0
     server.reply = fair
-    assert judge(ctx, config(server), candidates).ok == 5
+    done = judge(ctx, config(server), candidates)
+    assert [row["reason"] for row in ctx.lake.table("preferences").read(done.key, ["reason"]).to_pylist()] == [None] * 5
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import pytest
 
 from storage.errors import LakeError
 from tasks.fanout import Outcome, ProcessorError, Unit, WorkerPool, next_item
+from tasks.worker import Reply
+from tasks.worker_handle import Worker
 
 
 class Square:
@@ -216,3 +218,22 @@ def test_a_closed_pool_says_so() -> None:
     closed.close()
     with pytest.raises(RuntimeError, match="closed"):
         collect(closed, units(1, 1))
+
+
+def test_what_a_killed_worker_had_built_is_built_again() -> None:
+    """A cancellation kills from another thread, at any moment: here while the processor is being built."""
+
+    class Killed(Worker):
+        built = 0
+
+        def _call(self, _limit_s: float | None, method: str, *_: Any) -> Any:
+            assert method == "prepare"
+            self.built += 1
+            if self.built == 1:
+                self.kill()
+            return Reply()
+
+    worker = Killed(0, {})
+    for _ in range(3):
+        worker.load("key", b"")
+    assert worker.built == 2
