@@ -12,6 +12,7 @@ from typing import Any
 from flows.material import instruction_files, judging
 from flows.parameters import Parameters
 from flows.rlaif import figure
+from flows.s3_block import s3_environment
 from flows.walk import NoWork, Visit, Walk
 from storage.lake import Lake
 from storage.places import is_s3
@@ -55,7 +56,7 @@ def make_plan(p: Parameters, progress: Progress, *, sample: int = SAMPLE, price_
         counts = write_sample(VideosConfig(folder=p.data.videos).place, files, sample, folder)
         small = sample_of(p, folder)
         measured, start = _measure(small, progress)
-        done = _look(p, progress)
+        done = what_is_done(p, progress)
         scale = _Scale(p, small, counts, sample, _judged(small, measured))
         lines = _named(measured, [scale.line(each, done.get(each.name)) for each in measured])
     return Plan(
@@ -106,15 +107,16 @@ def _measure(small: Parameters, progress: Progress) -> tuple[list[Visit], float]
         return walk.visits, pool.start_seconds
 
 
-def _look(p: Parameters, progress: Progress) -> dict[str, Visit]:
+def what_is_done(p: Parameters, progress: Progress) -> dict[str, Visit]:
     """What the lake holds of the run, by stage. A lake that is not there is not made."""
     root = p.run.lake_root
     if not is_s3(root) and not Path(root).is_dir():
         return {}
     pool: Any = NoWork()
     walk = Walk(RunContext(root, p.run.name, pool, progress, 1.0, p.run.seed, looks_only=True))
-    if "stages" in Lake(root).tables():
-        figure(walk, p)  # type: ignore[arg-type]
+    with s3_environment(p.run.s3_block):
+        if "stages" in Lake(root).tables():
+            figure(walk, p)  # type: ignore[arg-type]
     return {visit.name: visit for visit in walk.visits}
 
 

@@ -84,11 +84,15 @@ class Place:
         return self.folder / f"{name}.txt"
 
     def _command(self, name: str, preset: str, overrides: tuple[str, ...]) -> list[str]:
-        places = [f"run.lake={self.folder / name / 'lake'}", f"run.folder={self.folder / name}"]
+        command = [sys.executable, "-m", "flows.cli", "run", "--preset", preset]
+        return [*command, *self.overrides(name), *overrides]
+
+    def overrides(self, name: str) -> list[str]:
+        """What makes the miniature's preset this small, with its results in the folder `name`."""
+        places = ["run.name=reduced", f"run.lake={self.folder / name / 'lake'}", f"run.folder={self.folder / name}"]
         places += [f"data.prepare.folder={self.data}", f"data.videos={self.data / 'videos'}"]
         places += [f"data.{split}={self.data / split}.json" for split in ("sft", "rl", "benchmark")]
-        command = [sys.executable, "-m", "flows.cli", "run", "--preset", preset, "run.name=reduced"]
-        return [*command, *places, *SMALL.split(), ONE_CONDITION, *overrides]
+        return [*places, *SMALL.split(), ONE_CONDITION]
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "RAY_ADDRESS")}

@@ -13,8 +13,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from reduced import LIMIT_S, Place, adapters, contents, kill
 
+from flows.plan import what_is_done
+from flows.presets import load
 from flows.views import lineage
 from storage.lake import Lake
+from tasks.progress import SilentProgress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 LONGEST_DELAY_S = 0.2
@@ -120,6 +123,17 @@ def test_lineage_of_a_policy_names_every_stage_before_it(quiet: Lake) -> None:
         left += origin.inputs
     begin = {"videos", "frames", "instructions", "visual_tokens", "captions"}
     assert found == {*begin, "sft", "candidates", "preferences", "reward_model", "policy"}
+
+
+def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) -> None:
+    before = contents(quiet)
+    done = what_is_done(load("miniature", place.overrides("quiet")), SilentProgress())
+    assert len(done) > 15
+    assert [visit.name for visit in done.values() if visit.result is None or not visit.result.cached] == []
+    more = what_is_done(load("miniature", [*place.overrides("quiet"), "benchmark.limit=20"]), SilentProgress())
+    left = {name: visit.left for name, visit in more.items() if visit.result is None}
+    assert left == {f"benchmark {name}": 20 for name in ("base", "sft", "ppo_context", "ppo_no_context")}
+    assert contents(quiet) == before, "a plan writes nothing"
 
 
 def test_the_number_of_workers_changes_nothing(place: Place, quiet: Lake) -> None:
