@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_endpoint import Call, FakeEndpoint, Said, verdict
+from prefect.settings import PREFECT_API_URL
 from reduced import Place
 from typer.testing import CliRunner
 
@@ -76,6 +79,52 @@ def test_the_sample_asks_no_endpoint_and_stops_for_no_quality(overrides: list[st
     assert small.run.lake_root == str(tmp_path / "lake")
     assert small.data.prepare is None
     assert [way.name for way in small.blind_twins()] == [way.name for way in whole.blind_twins()]
+
+
+def the_longer(call: Call) -> Said:
+    """A judge with a will of its own, whatever the order."""
+    first, second = (json.loads(answer) for answer in re.findall(r"^Answer [AB]: (.*)$", call.text, re.MULTILINE))
+    return verdict("A" if (len(first), first) > (len(second), second) else "B")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prefect_server: None,  # noqa: ARG001 - it sets the address
+) -> None:
+    """The whole path: the price told, the run paid, both in the report, and nothing left to pay."""
+    place = Place(tmp_path, PREFECT_API_URL.value())
+    prices = "price_input: 1000.0, price_output: 1000.0, budget: 100.0, concurrency: 4"
+    with FakeEndpoint(the_longer) as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        hosted = [
+            f"preferences.endpoints={{hosted: {{base_url: '{server.url}', model: m, {prices}}}}}",
+            "arms=[{name: hosted, narrative: true, frame_set: judge_2, method: verdict, judge: hosted}]",
+            "agreement.conditions=[]",
+        ]
+        p = load("miniature", [*place.overrides("hosted"), *hosted])
+        planned = make_plan(p, SilentProgress(), sample=6)
+        assert server.calls == [], "a plan calls no endpoint"
+        planned.write(p.run.results)
+        done = place.run("hosted", *hosted)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((p.run.results / "summary.json").read_text())
+        stages = {each["name"]: each for each in summary["costs"]["stages"]}
+        judged = stages["preferences hosted"]
+        assert summary["costs"]["plan"]["same"]
+        assert judged["actual"]["calls"] == len(server.calls) <= judged["planned"]["calls"]
+        assert judged["actual"]["cost"] == pytest.approx(len(server.calls) * (100 + 10) * 1000 / 1e6)
+        for name in ("captions", "candidates rl", "benchmark hosted"):
+            assert stages[name]["actual"]["calls"] == stages[name]["planned"]["calls"]
+        rows = place.lake("hosted").table("preferences").read(columns=["status", "consistent", "cost"]).to_pylist()
+        assert {row["status"] for row in rows} == {"ok"}
+        assert all(row["consistent"] for row in rows if row["cost"])
+
+        known = what_is_done(p, SilentProgress())
+        assert known["preferences hosted"].result is not None
+        assert known["policy hosted"].result is not None
 
 
 @pytest.mark.slow
