@@ -31,6 +31,7 @@ from tasks.videos import VideosConfig
 
 SAMPLE = 16  # Instructions of each split.
 STEPS = {"sft": 4, "reward_model": 4, "policy": 3}  # The first of them warms up and is not counted.
+BY_PAIRS = ("audit", "agreement")
 BY_VIDEO = ("videos", "frames", "visual_tokens")
 
 
@@ -67,7 +68,7 @@ def make_plan(p: Parameters, progress: Progress, *, sample: int = SAMPLE, price_
         machine=machine(),
         digest=digest(p.model_dump(mode="json")),
         price_per_hour=price_per_hour,
-        notes=_notes(p, sample, start),
+        notes=[*_faults(done), *_notes(p, sample, start)],
     )
 
 
@@ -82,7 +83,7 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     values["reward"]["training"] |= _short("reward_model", p.reward.training.steps) | {"held_out": 0.0}
     iterations = min(STEPS["policy"], p.ppo.training.iterations)
     values["ppo"]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
-    values["preferences"]["endpoints"] = {}
+    values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
         way["judge"] = LOCAL
     # Limits that nothing can break: one of them asks for labels of its own, which cost something.
@@ -113,7 +114,7 @@ def what_is_done(p: Parameters, progress: Progress) -> dict[str, Visit]:
     if not is_s3(root) and not Path(root).is_dir():
         return {}
     pool: Any = NoWork()
-    walk = Walk(RunContext(root, p.run.name, pool, progress, 1.0, p.run.seed, looks_only=True))
+    walk = Walk(RunContext(root, p.run.name, pool, progress, 1.0, p.run.seed, p.run.retries, looks_only=True))
     with s3_environment(p.run.s3_block):
         if "stages" in Lake(root).tables():
             figure(walk, p)  # type: ignore[arg-type]
@@ -143,7 +144,7 @@ class _Scale:
         size = self._size(seen)
         if done is not None and done.result is not None:
             return in_the_lake(seen.name, size.items, seen.needs)
-        if done is not None and done.left is not None and not size.training:
+        if done is not None and done.left is not None and not size.training and seen.stage not in BY_PAIRS:
             size = replace(size, to_do=min(done.left, size.items))
         if seen.result is None:
             return Line(seen.name, size.items, size.to_do, needs=seen.needs, note=seen.fault)
@@ -159,7 +160,7 @@ class _Scale:
             sampled, items = _steps(self.small, seen.stage), _steps(self.whole, seen.stage)
             return Size(sampled, items, items, training=True)
         items = self._items(seen)
-        if seen.stage in ("audit", "agreement"):  # A few items, whose work grows with the pairs.
+        if seen.stage in BY_PAIRS:  # A few items, whose work grows with the pairs.
             return Size(min(items, self.sample), items, items)
         sampled = 1 if seen.result is None else seen.result.items
         shard_size = int(getattr(getattr(self.whole, seen.stage, None), "shard_size", 256))
@@ -232,6 +233,11 @@ def _steps(p: Parameters, stage: str) -> int:
 
 def _limited(count: int, limit: int | None) -> int:
     return count if limit is None else min(count, limit)
+
+
+def _faults(done: dict[str, Visit]) -> list[str]:
+    """What went wrong in the lake: the run will meet it too."""
+    return [f"{each.name}, as the lake holds it: {each.fault}" for each in done.values() if each.broken]
 
 
 def _told(p: Parameters, counts: dict[str, int]) -> dict[str, int]:

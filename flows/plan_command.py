@@ -57,7 +57,7 @@ def show(made: Plan) -> None:
     paid = any(line.cost for line in made.lines) or made.price_per_hour
     if paid:
         bound = made.cost_bound
-        most = "" if not bound else f"; endpoints at most {bound:.2f}"
+        most = "" if bound is None else f"; endpoints no more than {bound:.2f}, which their budgets leave"
         out.print(f"Money: about {made.cost:.2f}{most}.", style="bold")
 
 

@@ -75,7 +75,7 @@ def relabel(
         page = moves_page(lake, run.name, versions, run.results)
         logger.info("how the labels moved: %s", page)
         moved = {arm: _moved(step, arm, *keys, page) for arm, keys in versions.items()}
-        lake.log([event(run.name, TOLD)])
+        lake.log([event(run.name, TOLD, detail=json.dumps({arm: new.key for arm, (_, new) in versions.items()}))])
         return moved
 
 

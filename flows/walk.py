@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.steps import Trained
 from tasks.stage import RunContext, StageResult
+
+logger = logging.getLogger(__name__)
 
 
 class NotDoneError(Exception):
@@ -39,6 +42,7 @@ class Visit:
         result: what it gave; None where it could not run.
         left: its items that are not done, where that is known.
         fault: why there is no result.
+        broken: whether the stage itself failed, and was not only left undone.
         needs: names of the stages whose results it was handed.
     """
 
@@ -47,6 +51,7 @@ class Visit:
     result: StageResult | None = None
     left: int | None = None
     fault: str | None = None
+    broken: bool = False
     needs: tuple[str, ...] = ()
 
 
@@ -80,9 +85,12 @@ class Walk:
             )
         except NotDoneError as error:
             seen = replace(seen, left=error.left, fault="not done")
+        except _MissingError as error:
+            seen = replace(seen, fault=str(error))
         except Exception as error:
             # Whatever it is, it is shown beside the stage; the rest of the graph can still be told.
-            seen = replace(seen, fault=str(error) or type(error).__name__)
+            logger.debug("%s failed", name, exc_info=True)
+            seen = replace(seen, fault=str(error) or type(error).__name__, broken=True)
         self.visits.append(seen)
         return seen
 

@@ -172,7 +172,8 @@ _RUNS: dict[str, pa.DataType] = {
     "run": _STRING,
     "event_id": _STRING,
     "at": pa.timestamp("us", tz="UTC"),
-    "event": _STRING,  # run_started, stage_finished, run_finished, run_failed, run_cancelled, labels_began, labels_told
+    # run_started, run_finished, run_failed, run_cancelled; stage_finished, stage_left; labels_began, labels_told
+    "event": _STRING,
     "stage?": _STRING,
     "stage_key?": _STRING,
     "cached?": _BOOL,

@@ -12,7 +12,7 @@ from tasks.stage import StageResult
 if TYPE_CHECKING:
     from storage.lake import Lake
 
-# Events of a labelling: what it compares its labels with, and that it has told how they moved.
+# Events of a labelling, each with the labels of its arms by stage key: those before, and those that it told of.
 BEGAN, TOLD = "labels_began", "labels_told"
 
 # A pair counts as the same in both when the answers are, whichever was called a. Of a pair that was judged more than
@@ -76,11 +76,11 @@ def standing(lake: Lake, arm: str) -> StageResult | None:
     These are the latest, unless the last labelling ended before it told how they moved: then those that it began with.
     """
     if "runs" in lake.tables():
-        sql = 'SELECT event, detail FROM runs WHERE event IN ($began, $told) ORDER BY "at" DESC LIMIT 1'
+        sql = 'SELECT event, detail FROM runs WHERE event IN ($began, $told) ORDER BY "at" DESC, event_id'
         for row in query(lake, sql, {"began": BEGAN, "told": TOLD}).to_pylist():
-            began = json.loads(row["detail"] or "{}")
-            if row["event"] == BEGAN and arm in began:
-                return _complete(lake, began[arm])
+            arms = json.loads(row["detail"])
+            if arm in arms:
+                return _complete(lake, arms[arm]) if row["event"] == BEGAN else latest(lake, "preferences", arm)
     return latest(lake, "preferences", arm)
 
 

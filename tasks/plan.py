@@ -54,7 +54,8 @@ class Line:
         input_tokens: that they read.
         output_tokens: that they write.
         cost: money for endpoints, in the currency of their prices.
-        cost_bound: the most that it can be, where prices are known.
+        cost_bound: the most that it can be: what is left of the endpoint's budget; None without one.
+        account: whom the calls are charged to; lines of one account share its budget.
         memory_mib: of one worker: of its GPU where it has one, else resident.
         on_gpu: whether that is GPU memory.
         seconds: of workers, all together.
@@ -71,6 +72,7 @@ class Line:
     output_tokens: int | None = None
     cost: float | None = None
     cost_bound: float | None = None
+    account: str | None = None
     memory_mib: float | None = None
     on_gpu: bool = False
     seconds: float | None = None
@@ -125,9 +127,10 @@ class Plan:
 
     @property
     def cost_bound(self) -> float | None:
-        """The most that endpoints can cost; None where a price is not known."""
-        bounds = [line.cost_bound for line in self.lines if line.cost is not None]
-        return None if None in bounds else sum(bound for bound in bounds if bound is not None)
+        """The most that endpoints can cost; None where one has no budget, or none is asked."""
+        bounds = {line.account: line.cost_bound for line in self.lines if line.account is not None}
+        known = [bound for bound in bounds.values() if bound is not None]
+        return sum(known) if known and len(known) == len(bounds) else None
 
     def write(self, folder: Path) -> Path:
         """plan.json in the run's folder, for the report to compare with."""

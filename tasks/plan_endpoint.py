@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from tasks.stage import StageRef
 
 MOST = "at most: equal answers are not judged"
-BYTES_A_TOKEN = 4  # Of English text. The bound counts one, which no tokenizer undercuts.
-ENVELOPE_BYTES = 1500  # Of a call's JSON beside its texts: the schema of the reply and the options.
+BYTES_A_TOKEN = 4  # Of English text.
 
 
 def priced(
@@ -38,15 +37,11 @@ def priced(
     assert endpoint is not None
     rows = lake.table(pairs.table).read(pairs.key).to_pylist()
     text_bytes = _text_bytes([row for row in rows if row["status"] == "ok"], config)
-    typical = _typical(root, endpoint)
+    typical, spent = _known(root, endpoint)
     tokens_in = endpoint.image_tokens * frames + text_bytes / BYTES_A_TOKEN
     tokens_out: float = endpoint.max_tokens
     if typical is not None:
         tokens_in, tokens_out = typical.input_tokens, typical.output_tokens
-    has_price = bool(endpoint.price_input or endpoint.price_output)
-    most = endpoint.price(round(endpoint.image_tokens * frames + text_bytes + ENVELOPE_BYTES), endpoint.max_tokens) * (
-        1 + endpoint.reasks
-    )
     seconds = _seconds(calls, endpoint, typical)
     return replace(
         line,
@@ -54,11 +49,12 @@ def priced(
         input_tokens=round(calls * tokens_in),
         output_tokens=round(calls * tokens_out),
         cost=calls * endpoint.price(round(tokens_in), round(tokens_out)),
-        cost_bound=_at_most(calls * most, endpoint.budget) if has_price else None,
+        cost_bound=None if endpoint.budget is None else max(0.0, endpoint.budget - spent),
+        account=endpoint.account,
         memory_mib=None,
         seconds=seconds,
         wall_seconds=seconds,
-        note=_note(typical, has_price),
+        note=_note(endpoint, typical),
     )
 
 
@@ -73,13 +69,14 @@ def _text_bytes(rows: Sequence[dict[str, Any]], config: PreferencesConfig) -> fl
     return prompt + (sum(texts) / len(texts) if texts else 0.0)
 
 
-def _typical(root: str, endpoint: JudgeEndpoint) -> Typical | None:
+def _known(root: str, endpoint: JudgeEndpoint) -> tuple[Typical | None, float]:
+    """What an earlier call came to, and what is spent; a ledger that is not there is not made."""
     path = ledger_path(root)
     if not path.is_file():
-        return None
+        return None, 0.0
     ledger = SqliteLedger(path, endpoint)
     try:
-        return ledger.typical()
+        return ledger.typical(), ledger.spent()
     finally:
         ledger.close()
 
@@ -92,14 +89,12 @@ def _seconds(calls: int, endpoint: JudgeEndpoint, typical: Typical | None) -> fl
     return max(known, default=None)
 
 
-def _at_most(cost: float, budget: float | None) -> float:
-    return cost if budget is None else min(cost, budget)
-
-
-def _note(typical: Typical | None, has_price: bool) -> str:
-    source = MOST + (
-        f"; tokens as in {typical.calls} earlier calls"
-        if typical is not None
-        else "; no call yet: image_tokens a picture, max_tokens a reply"
-    )
-    return source if has_price else f"{source}; set price_input and price_output to see money"
+def _note(endpoint: JudgeEndpoint, typical: Typical | None) -> str:
+    parts = [MOST, "no call yet: image_tokens a picture, max_tokens a reply"]
+    if typical is not None:
+        parts[1] = f"tokens as in {typical.calls} earlier calls"
+    if not (endpoint.price_input or endpoint.price_output):
+        parts.append("set price_input and price_output to see money")
+    elif endpoint.budget is None:
+        parts.append("replies that are asked for again cost more: a budget bounds them")
+    return "; ".join(parts)

@@ -78,11 +78,14 @@ def costs_of(
 
 
 def _spent(lake: Lake, keys: list[str]) -> dict[str, tuple[Expense, float]]:
-    """By stage key: what all runs of this lake paid for it, and how long they were at it."""
+    """By stage key: what all runs of this lake paid for it, and how long they were at it.
+
+    What a killed run had paid for the stage that it was at is missing; an endpoint's ledger has the money.
+    """
     if "runs" not in lake.tables() or not keys:
         return {}
     sql = """SELECT stage_key, seconds, detail FROM runs
-             WHERE event = 'stage_finished' AND NOT cached AND list_contains($keys, stage_key)"""
+             WHERE event IN ('stage_finished', 'stage_left') AND NOT cached AND list_contains($keys, stage_key)"""
     found: dict[str, tuple[Expense, float]] = {}
     for row in query(lake, sql, {"keys": keys}).to_pylist():
         told = json.loads(row["detail"] or "{}").get("expense")

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
@@ -135,7 +135,7 @@ class RunContext:
     """What all stages of a run share.
 
     `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again.
-    A run that `looks_only` asks what there is to do: it has no workers, and nobody is to be bothered by it.
+    A run that `looks_only` asks what there is to do: it has no workers, writes nothing, and bothers nobody.
     """
 
     lake_root: str
@@ -270,8 +270,12 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
     if table.committed(stage.key, [DONE_SHARD]):
         (counts,) = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()
         return _Done(counts, cached=True)
-    work, bill = _plan(ctx, stage, task.items()), Bill()
-    waited = _compute(ctx, work, task, bill)
+    work, bill, began = _plan(ctx, stage, task.items()), Bill(), time.monotonic()
+    try:
+        waited = _compute(ctx, work, task, bill)
+    except BaseException:
+        _log_left(ctx, stage, bill, time.monotonic() - began)
+        raise
     return _Done(_account(work), reused=len(work.copied), waited=waited, expense=bill.total)
 
 
@@ -370,23 +374,25 @@ def _record(ctx: RunContext, stage: Stage, done: _Done) -> None:
 
 def _log(ctx: RunContext, result: StageResult) -> None:
     detail = result.model_dump(include={"label", "table", "version", "items", "reused", "work_seconds", "expense"})
-    ctx.lake.log(
-        [
-            {
-                "run": ctx.run,
-                "event_id": uuid.uuid4().hex,
-                "at": datetime.now(UTC),
-                "event": "stage_finished",
-                "stage": result.stage,
-                "stage_key": result.key,
-                "cached": result.cached,
-                "ok": result.ok,
-                "quarantined": result.quarantined,
-                "seconds": result.seconds,
-                "detail": _canonical(detail),
-            }
-        ]
-    )
+    counts = {"ok": result.ok, "quarantined": result.quarantined, "cached": result.cached}
+    _event(ctx, "stage_finished", result.stage, result.key, result.seconds, detail, **counts)
+
+
+def _log_left(ctx: RunContext, stage: Stage, bill: Bill, seconds: float) -> None:
+    """What was paid for a stage that did not come to its end; the same command goes on with it."""
+    if bill.total != NOTHING:
+        detail = {"label": stage.label, "table": stage.table, "expense": asdict(bill.total)}
+        _event(ctx, "stage_left", stage.name, stage.key, seconds, detail, cached=False)
+
+
+def _event(
+    ctx: RunContext, event: str, stage: str, key: str, seconds: float, detail: dict[str, Any], **counts: Any
+) -> None:
+    if ctx.looks_only:
+        return
+    about = {"run": ctx.run, "event_id": uuid.uuid4().hex, "at": datetime.now(UTC), "event": event}
+    row = {**about, "stage": stage, "stage_key": key, "seconds": seconds, "detail": _canonical(detail), **counts}
+    ctx.lake.log([row])
 
 
 def _canonical(value: Any) -> str:

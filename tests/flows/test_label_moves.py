@@ -1,11 +1,12 @@
 """How labels moved between two labellings, on tables as the stage `preferences` writes them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from flows.hooks import event
 from storage.lake import Lake
-from tasks.label_moves import latest, moves
+from tasks.label_moves import BEGAN, TOLD, latest, moves, standing
 
 OLD, NEW = "a" * 16, "b" * 16
 
@@ -61,3 +62,25 @@ def test_the_latest_labelling_of_an_arm_and_a_judge(tmp_path: Path) -> None:
     assert latest(lake, "preferences", "other") is None
     assert latest(lake, "preferences", "one", model="another judge") is None
     assert latest(Lake(tmp_path / "empty"), "sft", model="base") is None
+
+
+def test_a_labelling_that_told_nothing_is_told_by_the_next_of_its_arm(tmp_path: Path) -> None:
+    lake = _labelled_twice(tmp_path)
+
+    def key(arm: str = "one") -> str | None:
+        found = standing(lake, arm)
+        return found and found.key
+
+    def told(name: str, **arms: str | None) -> None:
+        lake.log([event("r", name, detail=json.dumps(arms))])
+
+    assert (key(), key("two")) == (NEW, None), "nobody ever told anything: the latest"
+    told(BEGAN, one=OLD)
+    assert key() == OLD, "it was killed: what it began with"
+    told(BEGAN, two=None)
+    told(TOLD, two="c" * 16)
+    assert key() == OLD, "another arm's page tells nothing of this one"
+    told(TOLD, one=NEW)
+    assert key() == NEW
+    told(BEGAN, one=None)
+    assert key() is None, "it began with no labels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,18 @@ from flows.relabel import relabel
 from miniature.dataset import encode, write
 from miniature.world import render, sample_scene
 from storage.lake import Lake
+from tasks.cluster import RayKeeper
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("prefect_server")]
 ASKED = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    """A Ray that outlives the nights, as a cluster's does: its start is most of a night."""
+    keeper = RayKeeper(2, 0)
+    yield
+    keeper.release()
 
 
 def night(folder: Path, **sections: Any) -> dict[str, int]:
@@ -60,12 +70,8 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
     return [row | json.loads(row["detail"]) for row in rows if row["event"] == "stage_finished"]
 
 
-def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as ends_early:
-        ends_early.setattr("flows.relabel.moves_page", _interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            night(folder)
-    assert night(folder) == {"new": ASKED}, "what was labelled in a night that told nothing is told in the next"
+def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) -> None:
+    assert night(folder) == {"new": ASKED}
     assert night(folder) == {"the same": ASKED}, "nothing is new"
 
     _ask(folder, ASKED + 4)
@@ -84,8 +90,17 @@ def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path, mo
     assert len(trained) == 1, "the model whose answers are judged is not trained anew"
 
 
-def _interrupted(*_: Any) -> None:
-    raise KeyboardInterrupt
+def test_what_a_night_labelled_that_told_nothing_is_told_in_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as ends_early:
+        ends_early.setattr("flows.relabel.moves_page", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            night(folder)
+    assert night(folder) == {"new": ASKED}
 
 
 def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path) -> None:

@@ -79,10 +79,13 @@ def test_a_stage_that_was_not_measured_is_said_to_be_missing_in_the_sum() -> Non
 
 
 def test_money_is_that_of_endpoints_and_of_machines() -> None:
-    lines = [Line("a", 1, 1, cost=2.0, cost_bound=5.0, seconds=3600.0, wall_seconds=3600.0), Line("b", 1, 1)]
-    assert a_plan(*lines, price_per_hour=1.5).cost == pytest.approx(2.0 + 1.5)
-    assert a_plan(*lines).cost_bound == 5.0
-    assert a_plan(*lines, Line("c", 1, 1, cost=0.0)).cost_bound is None
+    asked = Line("a", 1, 1, cost=2.0, cost_bound=5.0, account="x", seconds=3600.0, wall_seconds=3600.0)
+    assert a_plan(asked, Line("b", 1, 1), price_per_hour=1.5).cost == pytest.approx(2.0 + 1.5)
+    assert a_plan(asked, Line("b", 1, 1)).cost_bound == 5.0
+    assert a_plan(asked, replace(asked, name="b")).cost_bound == 5.0, "they share the budget of one account"
+    assert a_plan(asked, replace(asked, name="b", account="y")).cost_bound == 10.0
+    assert a_plan(asked, replace(asked, name="b", account="y", cost_bound=None)).cost_bound is None
+    assert a_plan(Line("b", 1, 1)).cost_bound is None
 
 
 def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -139,9 +142,9 @@ def test_an_endpoint_never_asked_is_priced_by_its_settings(pairs: tuple[Lake, St
     assert line.input_tokens == pytest.approx(120 * (300 + text / 4), abs=120)
     assert line.output_tokens == 120 * 50
     assert line.seconds == 12.0
-    assert line.cost is not None
-    assert line.cost_bound is not None
-    assert line.cost < line.cost_bound
+    assert line.cost == pytest.approx(ENDPOINT.price(line.input_tokens or 0, line.output_tokens or 0), rel=0.01)
+    assert line.cost_bound is None
+    assert "a budget bounds them" in (line.note or "")
     assert "no call yet" in (line.note or "")
     assert not ledger_path(str(tmp_path / "lake")).exists()
 
@@ -161,9 +164,16 @@ def test_earlier_calls_tell_what_one_costs(pairs: tuple[Lake, StageRef], tmp_pat
     assert "as in 2 earlier calls" in (line.note or "")
 
 
-def test_a_budget_bounds_the_price_and_no_price_is_said(pairs: tuple[Lake, StageRef], tmp_path: Path) -> None:
-    root = str(tmp_path / "lake")
-    assert priced(Line("p", 1, 1), 10**6, *pairs, judged_by(replace(ENDPOINT, budget=3.0)), 3, root).cost_bound == 3.0
-    free = priced(Line("p", 1, 1), 10, *pairs, judged_by(replace(ENDPOINT, price_input=0.0, price_output=0.0)), 3, root)
-    assert free.cost_bound is None
-    assert "set price_input" in (free.note or "")
+def test_a_budget_bounds_the_price_by_what_is_left_of_it(pairs: tuple[Lake, StageRef], tmp_path: Path) -> None:
+    root, limited = str(tmp_path / "lake"), replace(ENDPOINT, budget=3.0)
+    assert priced(Line("p", 1, 1), 10**6, *pairs, judged_by(limited), 3, root).cost_bound == 3.0
+    ledger = SqliteLedger(ledger_path(root), limited)
+    ledger.begin("a call", 1.0)
+    ledger.close()
+    assert priced(Line("p", 1, 1), 10**6, *pairs, judged_by(limited), 3, root).cost_bound == 2.0
+
+
+def test_an_endpoint_without_prices_is_said_to_have_none(pairs: tuple[Lake, StageRef], tmp_path: Path) -> None:
+    free = replace(ENDPOINT, price_input=0.0, price_output=0.0)
+    line = priced(Line("p", 1, 1), 10, *pairs, judged_by(free), 3, str(tmp_path / "lake"))
+    assert "set price_input" in (line.note or "")

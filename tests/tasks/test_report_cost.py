@@ -33,9 +33,9 @@ def stage(label: str, key: str, *, cached: bool = False) -> StageResult:
     return StageResult(stage="candidates", label=label, table="candidates", key=key, **counts, **times)
 
 
-def finished(lake: Lake, key: str, spent: Expense | None, *, cached: bool = False) -> None:
+def finished(lake: Lake, key: str, spent: Expense | None, *, cached: bool = False, name: str = "finished") -> None:
     detail = json.dumps({} if spent is None else {"expense": asdict(spent)})
-    row = {"run": "r", "event_id": f"{key} {datetime.now(UTC)}", "at": datetime.now(UTC), "event": "stage_finished"}
+    row = {"run": "r", "event_id": f"{key} {datetime.now(UTC)}", "at": datetime.now(UTC), "event": f"stage_{name}"}
     lake.log([{**row, "stage": "candidates", "stage_key": key, "cached": cached, "seconds": 5.0, "detail": detail}])
 
 
@@ -43,8 +43,8 @@ def plan(*lines: Line) -> Plan:
     return Plan({"videos": 1}, list(lines), 2, 16, "2 cores", digest(PARAMETERS))
 
 
-def test_a_killed_stage_counts_what_every_run_paid_for_it(lake: Lake, tmp_path: Path) -> None:
-    finished(lake, "k1", SPENT)
+def test_a_stage_that_stopped_counts_what_every_run_paid_for_it(lake: Lake, tmp_path: Path) -> None:
+    finished(lake, "k1", SPENT, name="left")
     finished(lake, "k1", SPENT)
     finished(lake, "k1", SPENT, cached=True)
     (row,) = costs_of(lake, tmp_path, [stage("candidates rl", "k1", cached=True)], PARAMETERS, USAGE).rows

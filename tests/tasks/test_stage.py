@@ -1,3 +1,4 @@
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -134,6 +135,26 @@ def test_an_interrupted_stage_goes_on_and_ends_the_same(ctx: RunContext, pool: W
     result = run(ctx, tmp_path / "after", refuse=["v03"])
     assert {path.name for path in (tmp_path / "after").iterdir()} == {f"v{n:02}" for n in range(10)} - done
     assert digest(ctx, result.key) == digest(whole, result.key)
+
+
+def test_what_an_interrupted_stage_cost_is_written_down(ctx: RunContext, pool: WorkerPool, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(replace(ctx, pool=FailingPool(pool, after=1)), tmp_path / "seen")
+    done = run(ctx, tmp_path / "seen")
+    events = ctx.lake.table("runs").read().to_pylist()
+    assert [(row["event"], row["stage_key"]) for row in sorted(events, key=lambda row: row["at"])] == [
+        ("stage_left", done.key),
+        ("stage_finished", done.key),
+    ]
+    assert all(json.loads(row["detail"])["expense"]["seconds"] > 0 for row in events)
+
+
+def test_who_only_looks_writes_nothing(ctx: RunContext, tmp_path: Path) -> None:
+    run(ctx, tmp_path / "seen")
+    before = {name: ctx.lake.table(name).version() for name in ctx.lake.tables()}
+    looking = replace(ctx, run="look", looks_only=True)
+    assert run(looking, tmp_path / "seen").cached
+    assert {name: ctx.lake.table(name).version() for name in ctx.lake.tables()} == before
 
 
 def test_one_worker_writes_the_rows_of_two(ctx: RunContext, tmp_path: Path) -> None:
