@@ -10,7 +10,7 @@ class Meter:
     """What was done since the process began.
 
     Attributes:
-        calls: answers sampled, sequences scored or learned from, and calls of an endpoint.
+        calls: frames encoded, answers sampled, sequences scored or learned from, and calls of an endpoint.
         input_tokens: of prompts, and of answers that were given to be scored; visual tokens included.
         output_tokens: that were sampled.
         cost: of calls of an endpoint that were paid, in the currency of its prices.

@@ -113,6 +113,7 @@ class VideoLM:
     @torch.no_grad()
     def encode(self, frames: VideoFrames) -> Tensor:
         """Visual tokens [F, P, D] of frames uint8 [F, H, W, 3]: one pass of the vision tower."""
+        METER.count(len(frames), 0)
         return self.family.encode(self.core, self.processor, frames)
 
     def prompt(self, text: str, frame_tokens: Tensor | None = None) -> Prompt:

@@ -22,7 +22,7 @@ class Expense:
     Attributes:
         load_seconds: building processors, above all loading models, in all workers together.
         seconds: working on items, in all workers together.
-        calls: calls of models: answers sampled, sequences scored or learned from, calls of an endpoint.
+        calls: of models: frames encoded, answers sampled, sequences scored or learned from, calls of an endpoint.
         input_tokens: that those calls read, visual tokens included.
         output_tokens: that they wrote.
         cost: paid to endpoints, in the currency of their prices.
