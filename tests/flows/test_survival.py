@@ -57,11 +57,10 @@ UNDER_WAY: dict[str, Seen] = {
     "preferences": lambda _, lake: rows(lake, "preferences", arm="ppo_context"),
     "reward_model": lambda _, lake: rows(lake, "checkpoints", role="reward", final=False),
     "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
-    "the other policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_no_context", final=False),
     "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
     "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
-TRAININGS = {"sft", "reward_model", "policy", "the other policy"}
+TRAININGS = {"sft", "reward_model", "policy"}
 
 
 def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, left: set[str]) -> str | None:
@@ -89,8 +88,8 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     lake, chance = place.lake("killed"), random.Random(0)
     left, killed, broken_off = set(UNDER_WAY), [], 0
     while left:
-        # Every third with a Prefect server of its own, which then dies with it.
-        here = replace(place, server=None if len(killed) % 3 == 0 else place.server)
+        # Every fourth with a Prefect server of its own, which then dies with it.
+        here = replace(place, server=None if len(killed) % 4 == 0 else place.server)
         with here.started("killed", "run.workers=1") as process:
             stage = first_under_way(process, here, lake, left)
             if stage is None:

@@ -58,7 +58,6 @@ def test_other_labels_that_say_the_same_train_nothing_anew(ctx: RunContext) -> N
     same = train(labels(ctx, "judge-2", ["a", "b", "tie"], p_a=0.6))
     assert (first.cached, same.cached, same.key) == (False, True, first.key)
 
-    for name, preferred in {"judge-3": ["a", "a", "tie"], "judge-4": ["a", "b", "b"]}.items():
-        other = train(labels(ctx, name, preferred, p_a=0.9))
-        assert not other.cached, "a label moved"
-        assert other.key != first.key
+    other = train(labels(ctx, "judge-3", ["a", "b", "b"], p_a=0.9))
+    assert not other.cached, "a label moved"
+    assert other.key != first.key
