@@ -15,6 +15,7 @@ from tasks.audit_measures import LABELS, Judged, confusion, matched, reliability
 from tasks.audit_plots import length_panel, reliability_panel
 from tasks.audit_tables import TITLES, between, between_titles, headline, table, versions_in
 from tasks.label_versions import LabelVersion, ancestors, judged_pairs, truths_of
+from tasks.lake_command import lake_command
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel, Point, points
 from tasks.stage import StageError
@@ -73,7 +74,7 @@ def audit_page(lake: Lake, config: AuditConfig, versions: Sequence[LabelVersion]
     pairs = {version.name: judged_pairs(lake, version.key, truths) for version in versions}
     kept = {version.name: version for version in versions if pairs[version.name]}
     if not kept:
-        raise StageError(f"No pair of {', '.join(pairs)} was judged; `rlaif status {lake.root}` says why.")
+        raise StageError(f"No pair of {', '.join(pairs)} was judged; {lake_command('status', lake.root)} says why.")
     findings = [each for name in kept for each in measure(config, kept, pairs, name)]
     said, notes = headline(findings)
     page = AuditPage(
