@@ -24,9 +24,9 @@ def import_file(
     from flows.hooks import event
     from flows.s3_block import s3_environment
     from storage.lake import Lake
-    from tasks.chosen_labels import latest_frames
     from tasks.fanout import WorkerPool
     from tasks.import_labels import ImportConfig, import_labels
+    from tasks.label_versions import latest_frames
     from tasks.progress import TerminalProgress
     from tasks.stage import RunContext
     from tasks.troubles import troubles_of
