@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.lake_option import command
 from storage.places import is_s3
 from tasks.audit_limits import AuditConfig
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from storage.lake import Lake
 
 
-def run_audit(lake: Lake, arms: Sequence[str], versions: int, target: Path | None, preset: str | None) -> Path:
+def run_audit(
+    lake: Lake,
+    arms: Sequence[str],
+    versions: int,
+    target: Path | None,
+    preset: str | None,
+    s3_block: str | None = None,
+) -> Path:
     """Write the page and return its path.
 
     Args:
@@ -24,6 +31,7 @@ def run_audit(lake: Lake, arms: Sequence[str], versions: int, target: Path | Non
         versions: how many versions of each arm, the latest first.
         target: the page; None: audit.html beside a lake in a folder, or here for one in a bucket.
         preset: whose section `audit` says what is measured; None: as the last audit in this lake, else the defaults.
+        s3_block: the block that the lake was opened with, for the page to name.
 
     Raises:
         StageError: there are no such labels.
@@ -35,8 +43,8 @@ def run_audit(lake: Lake, arms: Sequence[str], versions: int, target: Path | Non
     page = target or (Path() if is_s3(lake.root) else Path(lake.root).parent) / "audit.html"
     options = [f"--arm={arm}" for arm in arms] + ([] if versions == 1 else [f"--versions={versions}"])
     options += [f"--preset={preset}"] if preset else []
-    command = shlex.join(["rlaif", "audit", lake.root, *options])
-    return audit_page(lake, _config(lake, preset), latest_versions(lake, arms, versions), page.absolute(), command)
+    again = command("audit", lake.root, s3_block, *options)
+    return audit_page(lake, _config(lake, preset), latest_versions(lake, arms, versions), page.absolute(), again)
 
 
 def _config(lake: Lake, preset: str | None) -> AuditConfig:

@@ -17,6 +17,7 @@ from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
 from flows.judge_command import judge
+from flows.lake_option import NEWEST, LakeArgument, S3Block, command, having, newest, open_lake
 from flows.plan_command import plan
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ app.command()(plan)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")
 ]
-LakeOption = Annotated[
-    str | None, typer.Option("--lake", help="Folder or s3://bucket/prefix; the newest of runs/ by default.")
-]
+LakeOption = Annotated[str | None, typer.Option("--lake", help=NEWEST)]
 
 
 @app.command()
@@ -58,15 +57,15 @@ def run(
 
 
 @app.command()
-def status(
-    lake: Annotated[
-        str | None, typer.Argument(help="Folder or s3://bucket/prefix; the newest of runs/ by default.")
-    ] = None,
-) -> None:
+def status(lake: LakeArgument = None, s3_block: S3Block = None) -> None:
     """What a lake holds, what each run did, and what was quarantined and why."""
+    with open_lake(lake, s3_block) as opened:
+        _show_status(opened)
+
+
+def _show_status(opened: "Lake") -> None:
     from flows import views
 
-    opened = _lake(lake)
     out.print(f"Lake {opened.root}")
     out.print(_table(views.sizes(opened), {"name": "table", "rows": "rows"}))
     runs = views.runs(opened)
@@ -92,10 +91,10 @@ def report(
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Where a run's report is, and its scores."""
-    found = folder or _newest("report.html")
+    found = folder or newest("report.html")
     page = (found / "report.html").absolute()
     if not page.is_file():
-        _stop(f"{found} holds no report.html, so its run has not ended. Runs with one: {_having('report.html')}.")
+        _stop(f"{found} holds no report.html, so its run has not ended. Runs with one: {having('report.html')}.")
     summary = json.loads((found / "summary.json").read_text())
     rows = [{"model": name, **scores} for name, scores in summary.get("scores", {}).items()]
     columns = ("model", "greedy_exact", "greedy_slot", "sampled_exact", "n")
@@ -109,14 +108,15 @@ def report(
 def lineage(
     adapter: Annotated[str, typer.Argument(help="An adapter's blob, or the first characters of it.")],
     lake: LakeOption = None,
+    s3_block: S3Block = None,
 ) -> None:
     """Where an adapter comes from: every stage back to the frames and videos."""
     from flows import views
 
-    opened = _lake(lake)
-    origin = views.lineage(opened, adapter)
-    tree = Tree(_describe(opened, origin))
-    _grow(opened, tree, origin, {origin.key})
+    with open_lake(lake, s3_block) as opened:
+        origin = views.lineage(opened, adapter)
+        tree = Tree(_describe(opened, origin))
+        _grow(opened, tree, origin, {origin.key})
     out.print(tree)
 
 
@@ -141,18 +141,19 @@ def relabel(
 
 @app.command()
 def audit(
-    lake: Annotated[
-        str | None, typer.Argument(help="Folder or s3://bucket/prefix; the newest of runs/ by default.")
-    ] = None,
+    lake: LakeArgument = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm's labels; may be repeated.")] = None,
     versions: Annotated[int, typer.Option(min=1, help="Versions of each arm's labels, the latest first.")] = 1,
     to: Annotated[Path | None, typer.Option(help="The page; audit.html beside the lake by default.")] = None,
     preset: Annotated[str | None, typer.Option(help="Whose section `audit` says what is measured.")] = None,
+    s3_block: S3Block = None,
 ) -> None:
     """What is wrong with the labels: bias, consistency, agreement, calibration, on one page."""
     from flows.audit_command import run_audit
 
-    out.print(str(run_audit(_lake(lake), arm or [], versions, to, preset)), soft_wrap=True)
+    with open_lake(lake, s3_block) as opened:
+        page = run_audit(opened, arm or [], versions, to, preset, s3_block)
+    out.print(str(page), soft_wrap=True)
 
 
 def main() -> None:
@@ -183,7 +184,8 @@ def _sections(parameters: "Parameters") -> dict[str, Any]:
 
 def _say_where(parameters: "Parameters") -> None:
     out.print(f"Report: {parameters.run.results / 'report.html'}", soft_wrap=True)
-    out.print(f"Lake:   {parameters.run.lake_root}  (rlaif status {parameters.run.lake_root})", soft_wrap=True)
+    root = parameters.run.lake_root
+    out.print(f"Lake:   {root}  ({command('status', root, parameters.run.s3_block)})", soft_wrap=True)
 
 
 def _expected(error: Exception) -> bool:
@@ -197,27 +199,6 @@ def _expected(error: Exception) -> bool:
 def _stop(message: str) -> None:
     Console(stderr=True, highlight=False).print(message, style="red", markup=False, soft_wrap=True)
     sys.exit(1)
-
-
-def _lake(root: str | None) -> "Lake":
-    from storage.lake import Lake
-
-    place = root or str(_newest("lake") / "lake")
-    # Opening a lake makes its folder; to look at one that is not there must not.
-    if "://" not in place and not Path(place).expanduser().is_dir():
-        _stop(f"There is no lake at {place}. Runs with one: {_having('lake')}.")
-    return Lake(place)
-
-
-def _newest(name: str) -> Path:
-    found = sorted(Path("runs").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else Path("runs/demo")
-
-
-def _having(name: str) -> str:
-    return (
-        ", ".join(sorted(str(path.parent) for path in Path("runs").glob(f"*/{name}"))) or "none yet (try `rlaif demo`)"
-    )
 
 
 def _show_stages(lake: "Lake", run: str) -> None:

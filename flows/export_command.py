@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from flows.lake_option import NamedLake, S3Block, open_lake
 from tasks.export_config import ExportConfig, FormatName, Ties
 
 
 def export(
-    lake: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix.")],
+    lake: NamedLake,
     form: Annotated[FormatName, typer.Option("--format", help="Whose format.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write, new or empty.")],
     arm: Annotated[str | None, typer.Option("--arm", help="Whose labels; the only arm's by default.")] = None,
@@ -22,6 +23,7 @@ def export(
         Path | None, typer.Option("--videos", help="Name the videos' files in this folder, write no frames.")
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Put before every path of a frame or video.")] = "",
+    s3_block: S3Block = None,
 ) -> None:
     """Writes labels for TRL, LLaMA-Factory, ms-swift, verl, VLM-RLAIF or LLaVA-Hound, with a data card."""
     from flows import cli
@@ -29,8 +31,8 @@ def export(
     from tasks.progress import TerminalProgress
 
     config = ExportConfig(form, to, arm, key, ties, frame_set, videos, prefix)
-    with TerminalProgress() as progress:
-        done = stage.export(cli._lake(lake), config, progress)
+    with open_lake(lake, s3_block) as opened, TerminalProgress() as progress:
+        done = stage.export(opened, config, progress)
     cli.out.print(
         f"{done.pairs} pairs from {done.labelled} of {done.rows} rows of {done.labels}, {len(done.videos)} videos.",
         markup=False,

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.lake_option import NamedLake, S3Block, open_lake
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from storage.gc import Chore
-    from storage.lake import Lake
 
 HOUR_S = 3600.0
 
 
 def gc(
-    lake: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix.")],
+    lake: NamedLake,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, it is only said.")] = False,
     older_than: Annotated[
         float,
@@ -29,22 +30,18 @@ def gc(
             help="Moment (UTC): give up the table versions before the ones of then. Otherwise every version stays.",
         ),
     ] = None,
-    s3_block: Annotated[
-        str | None, typer.Option(help="Prefect Secret block with the credentials; otherwise from the environment.")
-    ] = None,
+    s3_block: S3Block = None,
 ) -> None:
     """Compacts small files and removes what no row, no version and no training needs; says so only, unless --apply."""
     from datetime import UTC
 
     from rich.console import Console
 
-    from flows.s3_block import s3_environment
     from storage.gc import do, plan
 
     out = Console(highlight=False)
     before = forget_versions_before and forget_versions_before.replace(tzinfo=UTC)
-    with s3_environment(s3_block):
-        opened = _open(lake)
+    with open_lake(lake, s3_block) as opened:
         chores = plan(opened, min_age_s=older_than * HOUR_S, forget_before=before)
         _show(out, chores)
         if not apply:
@@ -56,18 +53,6 @@ def gc(
             if chore.kind != "small files":
                 gone, size = gone + len(done), size + sum(file.bytes for file in done)
         out.print(f"Removed {gone} files, {size:,} bytes.")
-
-
-def _open(root: str) -> "Lake":
-    from pathlib import Path
-
-    from storage.errors import LakeError
-    from storage.lake import Lake
-
-    # Opening makes the folder of a lake; a mistyped name must not become an empty lake.
-    if "://" not in root and not Path(root).expanduser().is_dir():
-        raise LakeError(f"There is no lake at {root}.")
-    return Lake(root)
 
 
 def _show(out: "Console", chores: Sequence["Chore"]) -> None:

@@ -1,19 +1,19 @@
 """`rlaif judge`: the page on which people judge the pairs that wait for them."""
 
-import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.lake_option import LakeArgument, S3Block, command, open_lake
+
 if TYPE_CHECKING:
     from storage.lake import Lake
-    from tasks.human_desk import Desk
+    from tasks.human_desk import Desk, Queue
 
 
 def judge(
-    lake: Annotated[
-        str | None, typer.Argument(help="Folder or s3://bucket/prefix; the newest of runs/ by default.")
-    ] = None,
+    lake: LakeArgument = None,
     arm: Annotated[str | None, typer.Option("--arm", help="Only this arm's pairs.")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0: a free one.")] = 0,
     who: Annotated[
@@ -22,21 +22,31 @@ def judge(
     again: Annotated[
         bool, typer.Option("--again", help="Ask again what nobody could tell; run.retries=1 then takes it in.")
     ] = False,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            "--drop",
+            metavar="RUN",
+            help="Show no page: take what this run asks for (with --arm, that arm of it) off the queue. Answers stay.",
+        ),
+    ] = None,
+    s3_block: S3Block = None,
 ) -> None:
     """Shows, on a page on this machine, the pairs that wait for a person, and keeps what is said."""
-    from flows import cli
-
-    opened = cli._lake(lake)
-    desk = _desk(opened, arm)
-    if again:
-        _say(f"{desk.ask_again(arm)} answers 'I cannot tell' are asked again.")
-    if desk.left(arm).waiting:
-        _serve(opened, desk, arm, port, _user() if who is None else who)
-    _say(_where_it_stands(opened, desk, arm))
+    with open_lake(lake, s3_block) as opened:
+        desk = _desk(opened, arm)
+        if drop is not None:
+            _drop(desk, drop, arm)
+        if again:
+            _say(f"{desk.ask_again(arm)} answers 'I cannot tell' are asked again.")
+        if drop is None and desk.left(arm).waiting:
+            _serve(opened, desk, arm, port, _user() if who is None else who)
+        options = [] if arm is None else ["--arm", arm]
+        _say(_where_it_stands(desk, arm, command("judge", opened.root, s3_block, *options)))
 
 
 def _desk(lake: "Lake", arm: str | None) -> "Desk":
-    """The lake's desk. Raises StageError when nothing was ever queued there."""
+    """The lake's desk. Raises StageError when no run has a queue there."""
     from tasks.human_desk import Desk, desk_path
     from tasks.stage import StageError
 
@@ -45,12 +55,28 @@ def _desk(lake: "Lake", arm: str | None) -> "Desk":
     arms = Desk(path).arms() if path.exists() else []
     if not arms:
         raise StageError(
-            f"Nothing waits for a person in {lake.root}: no arm there says `judge: human`. Give it to an arm of the "
-            "preset and run that; when its answers are there, they wait here."
+            f"Nothing waits for a person in {lake.root}: no run has a queue there. Give an arm of the preset "
+            "`judge: human` and run that; when its answers are there, they wait here."
         )
     if arm is not None and arm not in arms:
         raise StageError(f"Nothing of arm {arm!r} waits for a person in {lake.root}; arms that do: {', '.join(arms)}.")
     return Desk(path)
+
+
+def _drop(desk: "Desk", run: str, arm: str | None) -> None:
+    """Takes a run off the desk. Raises StageError when it has no queue there."""
+    from tasks.stage import StageError
+
+    queues = desk.queues(arm)
+    if run not in {each.run for each in queues}:
+        raise StageError(f"Run {run!r} has no queue here. There are: {_listed(queues)}.")
+    desk.drop(run, arm)
+    gone = _listed([each for each in queues if each.run == run])
+    _say(f"Off the queue ({gone}). Answers are kept; that run's command, given again, queues again.")
+
+
+def _listed(queues: Sequence["Queue"]) -> str:
+    return "; ".join(map(str, queues))
 
 
 def _serve(lake: "Lake", desk: "Desk", arm: str | None, port: int, who: str) -> None:
@@ -64,7 +90,8 @@ def _serve(lake: "Lake", desk: "Desk", arm: str | None, port: int, who: str) -> 
     except OSError as error:
         raise StageError(f"The page cannot be at port {port} ({error}); give another, or 0 for a free one.") from None
     with server:
-        _say(f"{desk.left(arm).waiting} to answer: open {server.address}")
+        waiting = [each for each in desk.queues(arm) if each.waiting]
+        _say(f"{desk.left(arm).waiting} to answer ({_listed(waiting)}): open {server.address}")
         _say("Each answer is kept at once; Ctrl-C ends.")
         try:
             server.serve_forever()
@@ -72,14 +99,13 @@ def _serve(lake: "Lake", desk: "Desk", arm: str | None, port: int, who: str) -> 
             _say("")
 
 
-def _where_it_stands(lake: "Lake", desk: "Desk", arm: str | None) -> str:
-    left = desk.left(arm)
+def _where_it_stands(desk: "Desk", arm: str | None, again: str) -> str:
+    """What is left, and what to do next; `again` is this command."""
+    left, runs = desk.left(arm), ", ".join(desk.runs(arm))
     if left.waiting:
-        options = [] if arm is None else ["--arm", arm]
-        return (
-            f"{left.waiting} of {left.total} left: go on with `{shlex.join(['rlaif', 'judge', lake.root, *options])}`."
-        )
-    runs = ", ".join(desk.runs(arm))
+        return f"{left.waiting} of {left.total} left: go on with `{again}`."
+    if not runs:
+        return "No queue is left; all answers are kept."
     return f"Nothing is left, {left.said} answers are kept. Give the command again that made run {runs}: it goes on."
 
 

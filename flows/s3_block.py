@@ -1,4 +1,4 @@
-"""Credentials and endpoint of a lake on S3 from a Prefect block, for as long as a run lasts."""
+"""Credentials and endpoint of a lake on S3 from a Prefect block, for as long as a run or a command lasts."""
 
 import json
 import os
@@ -8,9 +8,11 @@ from typing import Any
 
 from storage.places import S3_VARIABLES
 
+_WHO = "run.s3_block or --s3-block"
+
 
 class BlockError(ValueError):
-    """The block of `run.s3_block` cannot be used; the message never holds its value."""
+    """The block of `run.s3_block` or `--s3-block` cannot be used; the message never holds its value."""
 
 
 @contextmanager
@@ -40,8 +42,8 @@ def _values(block: str) -> dict[str, str]:
         value: Any = Secret.load(block).get()  # type: ignore[union-attr]
     except ValueError as error:
         raise BlockError(
-            f"run.s3_block: this Prefect server has no Secret block {block!r}. Make one in the UI (Blocks, Secret) "
-            f"with the JSON of {', '.join(S3_VARIABLES)}, or leave run.s3_block out and set these in the environment."
+            f"{_WHO}: this Prefect server has no Secret block {block!r}. Make one in the UI (Blocks, Secret) with the "
+            f"JSON of {', '.join(S3_VARIABLES)}, or leave the block out and set these in the environment."
         ) from error
     if isinstance(value, str):
         try:
@@ -49,11 +51,11 @@ def _values(block: str) -> dict[str, str]:
         except json.JSONDecodeError:
             value = None  # Not as the cause: its text could show what the block holds.
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise BlockError(f"run.s3_block: block {block!r} must hold a JSON object whose values are strings.")
+        raise BlockError(f"{_WHO}: block {block!r} must hold a JSON object whose values are strings.")
     unknown = len(set(value) - set(S3_VARIABLES))
     if unknown:
         raise BlockError(
-            f"run.s3_block: {unknown} names in block {block!r} are none of {', '.join(S3_VARIABLES)}; take them out."
+            f"{_WHO}: {unknown} names in block {block!r} are none of {', '.join(S3_VARIABLES)}; take them out."
         )
     # A session token of the environment does not belong to the block's keys.
     return {"AWS_SESSION_TOKEN": "", **value} if "AWS_ACCESS_KEY_ID" in value else value

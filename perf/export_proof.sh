@@ -4,8 +4,9 @@
 #
 #     bash perf/export_proof.sh [trl] [llamafactory] [ms-swift] [verl]
 #
-# Prints which passed, which did not, and which could not be installed and why. Fails if one did not pass. LLaVA-Hound
-# and VLM-RLAIF are no packages; their files are read back by tests/storage alone.
+# Prints which were proved and which not, and why. Fails unless all were; ALLOW_MISSING=1 forgives those that could not
+# be installed, and no others. LLaVA-Hound and VLM-RLAIF are no packages; their files are read back by tests/storage
+# alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deployments/pip_settings.sh
@@ -29,13 +30,14 @@ export HF_HOME=$work/huggingface MODELSCOPE_CACHE=$work/modelscope
 uv_options "$work/uv/bin/python"
 "$python" -m perf.export_proof "$work/labels"
 
-failed=0
+proved=() failed=() missing=()
 for peer in "${peers[@]}"; do
     venv=$work/$peer
     "$python" -m venv "$venv"
     # shellcheck disable=SC2086 - a list of words.
     if ! "$work/uv/bin/uv" pip install --quiet --python "$venv/bin/python" "${options[@]}" \
         "torch==$torch" ${packages[$peer]} 2>"$work/$peer.log"; then
+        missing+=("$peer")
         echo "$peer: could not be installed: $(tail -n 5 "$work/$peer.log" | tr -s ' \n' ' ')"
         continue
     fi
@@ -44,11 +46,13 @@ for peer in "${peers[@]}"; do
         rm -f "$venv"/lib/python*/site-packages/torchaudio/lib/*.so
     fi
     if said=$("$venv/bin/python" perf/export_load.py "$peer" "$work/labels" miniature/weights/base 2>"$work/$peer.log"); then
+        proved+=("$peer")
         echo "$peer: passed (${packages[$peer]}): $(tail -n 1 <<<"$said")"
     else
+        failed+=("$peer")
         echo "$peer: FAILED (${packages[$peer]}): $(tail -n 3 "$work/$peer.log" | tr -s ' \n' ' ')"
-        failed=1
     fi
     rm -rf "$venv"
 done
-exit $failed
+echo "proved: ${proved[*]:-none}; failed: ${failed[*]:-none}; not proved, could not be installed: ${missing[*]:-none}"
+[ ${#failed[@]} -eq 0 ] && { [ ${#missing[@]} -eq 0 ] || [ "${ALLOW_MISSING:-}" = 1 ]; }

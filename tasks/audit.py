@@ -17,6 +17,7 @@ from tasks.audit_measures import Judged, blind_effect, measure_between, measure_
 from tasks.fanout import Outcome
 from tasks.intervals import Interval
 from tasks.label_versions import LabelVersion, judged_pairs, label_version, truths_of
+from tasks.lake_command import lake_command
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 
 _PREFIX = "audit_"
@@ -153,6 +154,6 @@ def check_limits(lake: Lake, config: AuditConfig, findings: Sequence[Finding], v
     if broken:
         raise AuditError(
             f"The labels {version.name!r} fail the audit: {'; '.join(broken)}. No reward model learns from them. See "
-            f"`rlaif audit {lake.root} --arm {version.arm}`; then change the judge, its prompt or its method, or the "
-            "limit. What is done is kept."
+            f"{lake_command('audit', lake.root, '--arm', version.arm)}; then change the judge, its prompt or its "
+            "method, or the limit. What is done is kept."
         )

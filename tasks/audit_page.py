@@ -14,7 +14,8 @@ from tasks.audit_limits import ALL, AuditConfig, Finding
 from tasks.audit_measures import LABELS, Judged, confusion, matched, reliability
 from tasks.audit_plots import length_panel, reliability_panel
 from tasks.audit_tables import TITLES, between, between_titles, headline, table, versions_in
-from tasks.label_versions import LabelVersion, ancestors, judged_pairs, truths_of
+from tasks.label_versions import LabelVersion, judged_pairs, made_from, truths_of
+from tasks.lake_command import lake_command
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel, Point, points
 from tasks.stage import StageError
@@ -67,13 +68,13 @@ def audit_page(lake: Lake, config: AuditConfig, versions: Sequence[LabelVersion]
     Raises:
         StageError: none of the versions has a judged pair.
     """
-    sources = {version.name: ancestors(lake, version.key) for version in versions}
+    sources = {version.name: made_from(lake, version.key) for version in versions}
     asked = {found["instructions"].ref: None for found in sources.values() if "instructions" in found}
     truths = truths_of(lake, [*asked], config.truth_splits, config.slots)
     pairs = {version.name: judged_pairs(lake, version.key, truths) for version in versions}
     kept = {version.name: version for version in versions if pairs[version.name]}
     if not kept:
-        raise StageError(f"No pair of {', '.join(pairs)} was judged; `rlaif status {lake.root}` says why.")
+        raise StageError(f"No pair of {', '.join(pairs)} was judged; {lake_command('status', lake.root)} says why.")
     findings = [each for name in kept for each in measure(config, kept, pairs, name)]
     said, notes = headline(findings)
     page = AuditPage(

@@ -21,10 +21,10 @@ from models.comparisons import normalised
 from storage.errors import FormatError
 from storage.formats import hound, llamafactory, ms_swift, rm, trl, verl
 from storage.formats.pairs import Pair, fault_of
-from tasks.chosen_labels import LabelVersion, ancestors, chosen_labels
 from tasks.export_card import card
 from tasks.export_config import ExportConfig, FormatName
 from tasks.export_media import KeptFrames, Media, NoMediaError, VideoFiles
+from tasks.label_versions import LabelVersion, ancestors, chosen_labels
 from tasks.progress import SilentProgress
 
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ def export(lake: Lake, config: ExportConfig, progress: Progress | None = None) -
         if not done.pairs:
             reasons = ", ".join(f"{count} x {why}" for why, count in done.left_out.most_common(3))
             raise ExportError(f"No pair of {labels} can be exported: {reasons}.")
-        added = zip(
-            _ADDED, (pa.array(decided.ids, pa.list_(pa.string())), pa.array(decided.why, pa.string())), strict=True
-        )
-        for name, column in added:
-            rows = rows.append_column(name, column)
-        pq.write_table(rows, folder / ROWS)
+        pq.write_table(decided.beside(rows), folder / ROWS)
         (folder / "README.md").write_text(card(lake, config, done, stages, form), encoding="utf-8")
         os.replace(folder, config.to.absolute())
     finally:

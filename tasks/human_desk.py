@@ -35,15 +35,21 @@ CREATE TABLE IF NOT EXISTS said (
 );
 """
 # An item that nobody can tell is decided: the rest of its pairs need nobody.
-_WAITING = """
+_OPEN = """
+NOT EXISTS (SELECT 1 FROM said d WHERE d.key = w.key)
+AND NOT EXISTS (
+    SELECT 1 FROM wanted o JOIN said d ON d.key = o.key
+    WHERE o.run = w.run AND o.arm = w.arm AND o.item = w.item AND d.choice = 'cannot'
+)
+"""
+_WAITING = f"""
 SELECT s.key FROM showings s WHERE s.key IN (
-    SELECT w.key FROM wanted w WHERE (:arm IS NULL OR w.arm = :arm)
-    AND NOT EXISTS (SELECT 1 FROM said d WHERE d.key = w.key)
-    AND NOT EXISTS (
-        SELECT 1 FROM wanted o JOIN said d ON d.key = o.key
-        WHERE o.run = w.run AND o.arm = w.arm AND o.item = w.item AND d.choice = 'cannot'
-    )
+    SELECT w.key FROM wanted w WHERE (:arm IS NULL OR w.arm = :arm) AND {_OPEN}
 ) ORDER BY s.half, s.draw, s.key
+"""
+_QUEUES = f"""
+SELECT w.run, w.arm, count(DISTINCT CASE WHEN {_OPEN} THEN w.key END) FROM wanted w
+WHERE :arm IS NULL OR w.arm = :arm GROUP BY w.run, w.arm ORDER BY w.run, w.arm
 """
 _DONE = """
 SELECT count(DISTINCT w.key) FROM wanted w JOIN said d ON d.key = w.key WHERE :arm IS NULL OR w.arm = :arm
@@ -60,6 +66,18 @@ class Left:
     @property
     def total(self) -> int:
         return self.waiting + self.said
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What an arm of a run asked for; `waiting` showings of it are unanswered. Others may ask for the same."""
+
+    run: str
+    arm: str
+    waiting: int
+
+    def __str__(self) -> str:
+        return f"run {self.run}, arm {self.arm}: {self.waiting}"
 
 
 class Desk:
@@ -93,6 +111,19 @@ class Desk:
                     )
                     db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?)", [run, arm, item, showing.key])
 
+    def drop(self, run: str, arm: str | None = None) -> None:
+        """Takes what a run asked for off the desk, of one arm or of all; what was said is kept.
+
+        Showings that another run or arm asks for too still wait. The run queues again when it comes here again.
+        """
+        with self._transaction() as db:
+            db.execute("DELETE FROM wanted WHERE run = ?1 AND (?2 IS NULL OR arm = ?2)", [run, arm])
+
+    def queues(self, arm: str | None = None) -> list[Queue]:
+        """What each run and arm asked for, also where all of it is answered; of one arm or of all."""
+        with self._transaction() as db:
+            return [Queue(*row) for row in db.execute(_QUEUES, {"arm": arm})]
+
     def waiting(self, arm: str | None = None) -> list[str]:
         """Keys of the showings that wait, in the order in which they are shown; of one arm or of all."""
         with self._transaction() as db:
@@ -106,7 +137,7 @@ class Desk:
         return Left(waiting, done)
 
     def arms(self) -> list[str]:
-        """The arms that ever queued something."""
+        """The arms with a queue, also where all of it is answered."""
         with self._transaction() as db:
             return [arm for (arm,) in db.execute("SELECT DISTINCT arm FROM wanted ORDER BY arm")]
 

@@ -6,7 +6,6 @@ The driver alone sees their desk. What they said travels to the workers in the i
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from models.comparisons import Comparison, NoVerdict, Verdict
 from models.human_judge import HumanJudge, Showing, Strip, Unsaid
 from tasks.human_desk import Desk, desk_path
 from tasks.judged_pairs import comparisons_of, pairs_of, pairs_outcome
+from tasks.lake_command import lake_command
 from tasks.pictures import Pictures
 from tasks.stage import Item, RunContext, StageError, StageRef
 from tasks.worker import Outcome
@@ -74,10 +74,10 @@ def _decided(
 
 
 def _waits(ctx: RunContext, arm: str, pairs: int) -> str:
-    command = shlex.join(["rlaif", "judge", ctx.lake_root])
     return (
         f"Stage preferences: {pairs} {'pair waits' if pairs == 1 else 'pairs wait'} for a person, in arm {arm!r}. "
-        f"Judge them with `{command}`; then the same command again goes on. What is done is kept."
+        f"Judge them with {lake_command('judge', ctx.lake_root)}; then the same command again goes on. What is done is "
+        "kept."
     )
 
 

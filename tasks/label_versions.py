@@ -1,4 +1,4 @@
-"""Versions of the labels in a lake: how each was made, from what, and its pairs."""
+"""Versions of the labels in a lake: which there are, how each was made, from what, and its pairs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,29 @@ _USED = """
 SELECT s.*, max(e."at") AS used FROM stages s JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
 WHERE s.stage = $stage GROUP BY ALL ORDER BY used DESC, s.item_id
 """
+# Of judges and of imports alike, also where a run was killed before it said that it had made them.
+_LABELS = """
+SELECT s.*, max(e."at") AS used FROM stages s
+LEFT JOIN runs e ON e.stage_key = s.item_id AND e.event = 'stage_finished'
+WHERE s.output_table = 'preferences' GROUP BY ALL ORDER BY used DESC NULLS LAST, s.item_id
+"""
+
+
+class LabelsError(ValueError):
+    """There are no such labels in the lake; the message says which there are."""
 
 
 @dataclass(frozen=True)
 class LabelVersion:
-    """One version of the labels.
+    """One version of the labels: a complete stage in the table `preferences`.
 
     Attributes:
         name: what it is called where it is compared with others.
-        key: its stage key in table `preferences`.
-        config: how the pairs were judged.
+        key: its stage key.
+        stage: the stage's name: `preferences` of a judge, `import` of a file.
+        ok: how many instructions are labelled.
+        quarantined: how many are not.
+        config: how the pairs were judged; of an import, the file.
         model: identity of the judge.
         prompt: hash of what it was asked.
         sources: keys of the stages that it was made from, by stage.
@@ -40,10 +53,16 @@ class LabelVersion:
 
     name: str
     key: str
+    stage: str
+    ok: int
+    quarantined: int
     config: dict[str, Any]
     model: str | None
     prompt: str | None
     sources: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.arm}, {self.stage}: {self.ok} ok, {self.quarantined} quarantined)"
 
     @property
     def arm(self) -> str:
@@ -51,7 +70,7 @@ class LabelVersion:
 
     @property
     def narrative(self) -> bool:
-        return bool(self.config["narrative"])
+        return bool(self.config.get("narrative", False))  # An import does not say.
 
     @property
     def blind(self) -> bool:
@@ -77,7 +96,7 @@ def label_version(lake: Lake, name: str, key: str) -> LabelVersion:
 
 
 def latest_versions(lake: Lake, arms: Sequence[str] = (), each: int = 1) -> list[LabelVersion]:
-    """The latest labels of every arm, or of `arms`; of each arm up to `each` versions, the older ones named by key.
+    """The judges' latest labels of every arm, or of `arms`; up to `each` versions an arm, the older ones named by key.
 
     Raises:
         StageError: there are no labels, or an arm has none.
@@ -99,6 +118,37 @@ def latest_versions(lake: Lake, arms: Sequence[str] = (), each: int = 1) -> list
     return found
 
 
+def chosen_labels(lake: Lake, arm: str | None = None, key: str | None = None) -> LabelVersion:
+    """The labels with that key, or the last used ones of an arm; of the only arm where none is named. Imports count.
+
+    Raises:
+        LabelsError: there are none, or several arms and none is named.
+    """
+    found = _all_labels(lake)
+    fitting = [each for each in found if arm in (None, each.arm) and key in (None, each.key)]
+    known = "\n".join(f"  {each}" for each in found) or "  none; label some with `rlaif run` or `rlaif import`"
+    if not fitting:
+        asked = " and ".join(f"{name} {value!r}" for name, value in (("arm", arm), ("key", key)) if value is not None)
+        raise LabelsError(f"{lake.root} holds no complete labels{' of ' + asked if asked else ''}. There are:\n{known}")
+    if key is None and len({each.arm for each in fitting}) > 1:
+        raise LabelsError(f"{lake.root} holds labels of several arms; name one with --arm. There are:\n{known}")
+    return fitting[0]
+
+
+def _all_labels(lake: Lake) -> list[LabelVersion]:
+    """Those of judges and of imports, the last used first; each is named as its arm."""
+    if not {"stages", "runs"} <= set(lake.tables()):
+        return []
+    rows = query(lake, _LABELS).to_pylist()
+    return [_version(json.loads(row["config"])["arm"], row) for row in rows]
+
+
+def latest_frames(lake: Lake) -> StageRef | None:
+    """The complete frames stage that a run used last."""
+    found = stages_by_use(lake, "frames")
+    return stage_result(lake, found[0]).ref if found else None
+
+
 def stages_by_use(lake: Lake, stage: str) -> list[dict[str, Any]]:
     """The rows of table `stages` for complete stages of that name, the last used first."""
     if not {"stages", "runs"} <= set(lake.tables()):
@@ -107,21 +157,24 @@ def stages_by_use(lake: Lake, stage: str) -> list[dict[str, Any]]:
     return rows
 
 
-def ancestors(lake: Lake, key: str) -> dict[str, StageResult]:
-    """The stages that the stage with that key was made from, by name; of namesakes the nearest."""
-    rows = {row["item_id"]: row for row in lake.table("stages").read().to_pylist()}
-    found: dict[str, StageResult] = {}
-    waiting = deque(_inputs(rows, key))
+def ancestors(lake: Lake, key: str) -> list[dict[str, Any]]:
+    """Rows of the table `stages`: the stage with that key, then those that went into it, each once, nearest first."""
+    known = {row["item_id"]: row for row in lake.table("stages").read().to_pylist()}
+    waiting, found = deque([key]), dict[str, dict[str, Any]]()
     while waiting:
-        row = rows[waiting.popleft()]
-        if row["stage"] not in found:
-            found[row["stage"]] = stage_result(lake, row)
-        waiting.extend(_inputs(rows, row["item_id"]))
-    return found
+        row = known.get(waiting.popleft())
+        if row is not None and row["item_id"] not in found:
+            found[row["item_id"]] = row
+            waiting.extend(ref["key"] for ref in json.loads(row["inputs"]))
+    return list(found.values())
 
 
-def _inputs(rows: dict[str, dict[str, Any]], key: str) -> list[str]:
-    return [each["key"] for each in json.loads(rows[key]["inputs"]) if each["key"] in rows] if key in rows else []
+def made_from(lake: Lake, key: str) -> dict[str, StageResult]:
+    """The stages that the stage with that key was made from, by name; of namesakes the nearest."""
+    nearest: dict[str, dict[str, Any]] = {}
+    for row in ancestors(lake, key)[1:]:
+        nearest.setdefault(row["stage"], row)
+    return {name: stage_result(lake, row) for name, row in nearest.items()}
 
 
 def stage_result(lake: Lake, row: dict[str, Any]) -> StageResult:
@@ -177,4 +230,14 @@ def truths_of(
 def _version(name: str, row: dict[str, Any]) -> LabelVersion:
     sources = {each["stage"]: each["key"] for each in json.loads(row["inputs"])}
     config = json.loads(row["config"])
-    return LabelVersion(name, row["item_id"], config, row["model"], row["prompt_hash"], sources)
+    return LabelVersion(
+        name=name,
+        key=row["item_id"],
+        stage=row["stage"],
+        ok=row["ok"],
+        quarantined=row["quarantined"],
+        config=config,
+        model=row["model"],
+        prompt=row["prompt_hash"],
+        sources=sources,
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.grading import Grader
 from tasks.label_moves import moved_examples, moves
-from tasks.label_versions import LabelVersion, ancestors, label_version
+from tasks.label_versions import LabelVersion, label_version, made_from
 from tasks.pages import render, without_places, write
 from tasks.report_pairs import Opinion, Pair, asked_rows, truth_of, with_pictures
 from tasks.report_scores import points
@@ -130,7 +130,7 @@ def _changes(before: LabelVersion | None, after: LabelVersion) -> list[str]:
 
 
 def _examples(lake: Lake, before: str, after: str, version: LabelVersion) -> list[Pair]:
-    sources = ancestors(lake, after)
+    sources = made_from(lake, after)
     asked = asked_rows(lake, sources["instructions"]) if "instructions" in sources else {}
     pairs = [_pair(row, asked) for row in moved_examples(lake, before, after, EACH) if row["label"] != STAYED]
     return with_pictures(lake, sources.get("frames"), pairs, version.config["frame_set"])

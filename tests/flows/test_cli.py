@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.hooks import event
 from flows.views import ViewError
+from storage.errors import LakeError
 from storage.lake import Lake
 from tasks.stage import StageError
 
@@ -75,9 +76,8 @@ def test_status_of_an_empty_lake(tmp_path: Path) -> None:
 
 
 def test_status_makes_no_lake(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["status", str(tmp_path / "nowhere")])
-    assert result.exit_code == 1
-    assert "There is no lake at" in result.output
+    with pytest.raises(LakeError, match="There is no lake at"):
+        run("status", str(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
 
 

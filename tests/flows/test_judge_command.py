@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from models.comparisons import Comparison
-from models.human_judge import HumanJudge
+from models.human_judge import HumanJudge, Said, Strip
 from storage.lake import Lake
 from tasks.human_desk import Desk, desk_path
 from tasks.judge_human import Strips
@@ -70,7 +70,7 @@ class Command:
 @pytest.mark.slow
 def test_a_killed_page_loses_nothing_and_ctrl_c_says_what_is_left(lake: Lake) -> None:
     command = Command(lake.root, "--who", "ann", "--arm", "people")
-    assert command.said.startswith("4 to answer: open http://127.0.0.1:")
+    assert command.said.startswith("4 to answer (run nightly, arm people: 4): open http://127.0.0.1:")
     person = AtThePage(command.address)
     person.say("A")
     person.say("B", "it is blue")
@@ -98,7 +98,9 @@ def judge(*arguments: str) -> str:
 
 def test_a_lake_without_a_queue_says_so_and_is_not_changed(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
-    with pytest.raises(StageError, match=r"Nothing waits for a person in .*: no arm there says `judge: human`"):
+    with pytest.raises(
+        StageError, match=r"Nothing waits for a person in .*: no run has a queue there\. .*`judge: human`"
+    ):
         judge(lake.root)
     assert not desk_path(lake.root).exists()
 
@@ -106,6 +108,40 @@ def test_a_lake_without_a_queue_says_so_and_is_not_changed(tmp_path: Path) -> No
 def test_an_arm_without_a_queue_names_those_with_one(lake: Lake) -> None:
     with pytest.raises(StageError, match=r"Nothing of arm 'context' waits .* arms that do: people"):
         judge(lake.root, "--arm", "context")
+
+
+def ask(lake: Lake, run: str, arm: str, *questions: str) -> None:
+    shown = HumanJudge({}, text="Which is better?", context_text="").showings
+    pairs = [(each, shown(Comparison(each, Strip("d", "{}"), "red", "blue"))) for each in questions]
+    Desk(desk_path(lake.root)).want(run, arm, pairs)
+
+
+def test_what_an_abandoned_run_asks_for_can_be_dropped_and_answers_stay(lake: Lake) -> None:
+    ask(lake, "abandoned", "people", "three?", "four?")
+    ask(lake, "abandoned", "renamed", "four?")
+    desk = Desk(desk_path(lake.root))
+    desk.say(desk.waiting("renamed")[0], Said("A", "", "ann", "2026-01-01", None), "a page")
+    counts = {(each.run, each.arm): each.waiting for each in desk.queues()}
+    assert counts == {("abandoned", "people"): 3, ("abandoned", "renamed"): 1, ("nightly", "people"): 4}
+
+    said = judge(lake.root, "--drop", "abandoned", "--arm", "renamed")
+    assert "Off the queue (run abandoned, arm renamed: 1). Answers are kept" in said
+    said = judge(lake.root, "--drop", "abandoned")
+    assert "Off the queue (run abandoned, arm people: 3)." in said
+    assert f"4 of 4 left: go on with `rlaif judge {lake.root}`." in said
+    with pytest.raises(StageError, match=r"Run 'abandoned' has no queue here. There are: run nightly, arm people: 4\."):
+        judge(lake.root, "--drop", "abandoned")
+    assert "No queue is left; all answers are kept." in judge(lake.root, "--drop", "nightly")
+    assert len(desk.said()) == 1
+    ask(lake, "nightly", "people", "four?")
+    assert desk.left().waiting == 1, "what was said holds for whoever asks it again"
+
+
+def test_a_page_says_which_runs_and_arms_wait(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(lake, "nightly", "blind", "three?")
+    monkeypatch.setattr("tasks.human_server.JudgingServer.serve_forever", lambda _: None)
+    assert "6 to answer (run nightly, arm blind: 2; run nightly, arm people: 4): open" in judge(lake.root)
+    assert "2 to answer (run nightly, arm blind: 2): open" in judge(lake.root, "--arm", "blind")
 
 
 def test_a_port_that_is_taken_is_said(lake: Lake) -> None:

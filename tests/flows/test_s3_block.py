@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 from reduced import SMALL
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.parameters import Labelling
 from flows.presets import load
 from flows.relabel import relabel
 from flows.s3_block import BlockError, s3_environment
+from flows.views import ViewError
 from miniature.dataset import write
+from models.comparisons import Comparison
+from models.human_judge import HumanJudge, Strip
 from storage.files import files_of
 from storage.lake import Lake
 from storage.places import S3_VARIABLES
+from tasks.human_desk import Desk, desk_path
+from tasks.stage import StageError
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 KEY, SECRET = "AKIAONLYINTHEBLOCK", "q8Zr-only-in-the-block-and-never-seen"
@@ -81,6 +88,46 @@ def test_a_block_with_something_else_is_refused_unseen(value: str, message: str)
 def test_a_block_that_is_missing_is_named() -> None:
     with pytest.raises(BlockError, match="no Secret block 'nowhere'"), s3_environment("nowhere"):
         pass
+
+
+@pytest.mark.slow
+def test_every_command_on_a_lake_takes_the_block(block: str, s3_root: str, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>\nWhich sport?"}]
+    row = {"id": "one", "video": "a.mp4", "conversations": turns, "preference": 2}
+    row |= {"output_1": {"value": "Golf"}, "output_2": {"value": "Tennis"}}
+    (tmp_path / "RM.json").write_text(json.dumps([row]))
+    (tmp_path / "a.mp4").touch()
+    official = ("--format", "vlm-rlaif")
+    assert "1 of 1 questions imported" in typed(
+        "import", s3_root, str(tmp_path / "RM.json"), *official, "--arm", "official", "--s3-block", block
+    )
+    assert "import-official" in typed("status", s3_root, "--s3-block", block)
+    out = ("--to", str(tmp_path / "out"), "--videos", str(tmp_path))
+    assert "1 pairs from 1 of 1 rows" in typed("export", s3_root, *official, *out, "--s3-block", block)
+    with pytest.raises(ViewError, match=f"{s3_root} holds no checkpoints yet"):
+        typed("lineage", "ffff", "--lake", s3_root, "--s3-block", block)
+    with pytest.raises(StageError, match=rf"{s3_root} holds no complete labels"):
+        typed("audit", s3_root, "--arm", "none", "--s3-block", block)
+    assert "Nothing to do" in typed("gc", s3_root, "--s3-block", block)
+    assert "AWS_SECRET_ACCESS_KEY" not in os.environ
+
+
+def test_the_page_of_people_keeps_the_block_and_names_it(
+    block: str, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    showings = HumanJudge({}, text="Which?", context_text="").showings
+    Desk(desk_path(s3_root)).want("r", "people", [("q", showings(Comparison("q?", Strip("d", "{}"), "red", "blue")))])
+    seen: list[str | None] = []
+    at_work = "tasks.human_server.JudgingServer.serve_forever"
+    monkeypatch.setattr(at_work, lambda _: seen.append(os.environ.get("AWS_SECRET_ACCESS_KEY")))
+    assert f"go on with `rlaif judge {s3_root} --s3-block {block}`" in typed("judge", s3_root, "--s3-block", block)
+    assert seen == [SECRET]
+
+
+def typed(*arguments: str) -> str:
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 @pytest.mark.slow

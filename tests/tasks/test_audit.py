@@ -16,7 +16,7 @@ from tasks.audit import audit, read_audit
 from tasks.audit_limits import AuditConfig, AuditError
 from tasks.fanout import WorkerPool
 from tasks.intervals import Interval
-from tasks.label_versions import ancestors, label_version, latest_versions
+from tasks.label_versions import ancestors, chosen_labels, label_version, latest_versions, made_from
 from tasks.stage import QuarantineError, RunContext, StageError, StageResult
 
 TRUTHS: dict[str, str | None] = {"q1": "it is red.", "q2": "it is blue.", "q3": "it is green.", "q4": None}
@@ -169,10 +169,12 @@ def test_the_latest_versions_of_arms_and_what_they_were_made_from(tmp_path: Path
     ]
     with pytest.raises(StageError, match="no complete labels of three; arms with labels: one, two"):
         latest_versions(lake, ["two", "three"])
-    assert {name: each.key for name, each in ancestors(lake, "new").items()} == {"instructions": instructions.key}
+    assert {name: each.key for name, each in made_from(lake, "new").items()} == {"instructions": instructions.key}
     assert not label_version(lake, "x", "old").like(label_version(lake, "y", "new"))
     with pytest.raises(StageError, match="Labels nowhere are not complete"):
         label_version(lake, "x", "nowhere")
+    assert [chosen_labels(lake, "one")] == latest_versions(lake, ["one"]), "what is exported is what is audited"
+    assert [row["item_id"] for row in ancestors(lake, "new")] == ["new", instructions.key]
 
 
 @pytest.mark.parametrize("wrong", [{"max_position_bias": 0.6}, {"length_unit": "tokens"}, {"max_bias": 0.1}])

@@ -15,9 +15,9 @@ from report_lake import Maker
 from storage.errors import FormatError
 from storage.formats import rm, trl
 from storage.lake import Lake
-from tasks.chosen_labels import LabelsError, chosen_labels
 from tasks.export import FORMATS, ExportError, export, read_back
 from tasks.export_config import ExportConfig, FormatName
+from tasks.label_versions import LabelsError, chosen_labels
 
 NAMES = get_args(FormatName)
 ARM = "context"
