@@ -103,9 +103,10 @@ def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
             f"preferences.endpoints={{hosted: {{base_url: '{server.url}', model: m, {prices}}}}}",
             "arms=[{name: hosted, narrative: true, frame_set: judge_2, method: verdict, judge: hosted}]",
             "agreement.conditions=[]",
+            "candidates.n=4",  # Enough for the sample to have answers that differ.
         ]
         p = load("miniature", [*place.overrides("hosted"), *hosted])
-        planned = make_plan(p, SilentProgress(), sample=6)
+        planned = make_plan(p, SilentProgress(), sample=24)
         assert server.calls == [], "a plan calls no endpoint"
         planned.write(p.run.results)
         done = place.run("hosted", *hosted)
@@ -130,20 +131,20 @@ def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
 @pytest.mark.slow
 def test_a_plan_measures_every_stage_and_leaves_nothing_behind(overrides: list[str]) -> None:
     hosted = [f"preferences.endpoints={ENDPOINT}", "arms.1.judge=hosted", "arms.1.method=verdict"]
-    p = load("miniature", [*overrides, *hosted])
-    made = make_plan(p, SilentProgress(), sample=6)
+    p = load("miniature", [*overrides, *hosted, "candidates.n=4"])
+    made = make_plan(p, SilentProgress(), sample=24)
     assert not Path(p.run.lake_root).exists()
     assert made.unknown == ["preferences ppo_no_context"], [line for line in made.lines if line.note]
     lines = {line.name: line for line in made.lines}
     assert made.counts == {"videos": 32, "clips": 64, "frames": 32 * 22, "sft": 108, "rl": 108, "benchmark": 72}
     sizes = {"frames": 32, "captions": 32, "sft": 3, "candidates rl": 32, "policy ppo_context": 3, "benchmark sft": 16}
     assert {name: lines[name].to_do for name in sizes} == sizes
-    # What the settings fix is exact: two captions a video, two answers an instruction, two decodings a question.
+    # What the settings fix is exact: two captions a video, four answers an instruction, two decodings a question.
     assert lines["captions"].calls == 64
-    assert lines["candidates rl"].calls == 64
+    assert lines["candidates rl"].calls == 128
     assert lines["benchmark sft"].calls == 32
     priced = lines["preferences ppo_no_context"]
-    assert priced.calls == 32 * 2
+    assert priced.calls == 32 * 12
     assert (priced.cost or 0) > 0
     assert made.wall_seconds > 0
 
