@@ -48,7 +48,9 @@ def parse_verdict(text: str, *, cut: bool = False) -> Reply:
     - empty: nothing is left. html: an HTML page.
     - An object (JSON, also in a code fence or in running text) with a key "verdict" (or answer, better, choice, winner,
       preferred, preference) decides by the value of that key, read as below; its "reason" is kept and not interpreted.
-      A key that stands twice with two values is a contradiction.
+      A key that stands twice with two values is a contradiction. So is, outside the object, the other letter as a
+      capital at the end of a clause ("... but actually B"), unless it is only compared with or denied ("than B", "not
+      B", "A and B"). Before another word it may be the article, or begin what is said of an answer.
     - A text names a choice by
         being it, or having a line that is it: "A", "(b)", "**A**", "[[A]]", "Answer A", "the second answer", "tie";
         beginning a line or a sentence with it as a label: "A) ...", "B: ...", "A.", "A, because ...";
@@ -73,7 +75,7 @@ def parse_verdict(text: str, *, cut: bool = False) -> Reply:
         return Reply(None, fault)
     named = {choice for found, _ in objects for choice in found.named}
     if outside.strip(_MARKS):
-        named |= _named(outside)
+        named |= _named(outside) | (_bare(outside) if named else set())
     if len(named) > 1:
         return Reply(None, "contradiction")
     if not named or any(found.unread for found, _ in objects):
@@ -97,6 +99,7 @@ def _unusable(clean: str, outside: str) -> Fault | None:
 _MARKS = " \t\r\n*_`\"'“”‘’«»()[]{}<>.,:;!#|~=>-–—"
 _HTML = re.compile(r"<!doctype html|<html[\s>]|<body[\s>]|<head[\s>]", re.I)
 _FENCE = re.compile(r"```\w*")
+_UNSEEN = ("Cc", "Cf", "Cs")
 _THINKING = re.compile(r"<think>.*?</think>", re.I | re.S)
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|can not|could(?: not|n't)|unable to|not able to|won't|will not|refuse to|decline to|"
@@ -111,7 +114,8 @@ def _cleaned(text: str) -> str:
     if text.isascii() and text.isprintable():
         return _THINKING.sub(" ", text)  # Nothing of the rest can change it.
     plain = unicodedata.normalize("NFKC", text).replace("’", "'")
-    plain = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " for c in plain)
+    plain = "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else " " for c in plain)
+    plain = plain.replace("\ufffd", " ")  # What stands for half a character, or for a control character.
     return _THINKING.sub(" ", plain)
 
 
@@ -239,6 +243,25 @@ def _named(text: str) -> set[_Named]:
     if any(_asserted(text, match) for match in _TIES.finditer(text)):
         named.add("tie")
     return named
+
+
+# Beside an object, a capital letter that ends a clause, or has a word after it that no noun could be. Before other
+# words it may be the article, or begins what is said of an answer.
+_BARE = re.compile(
+    r"(?<![\w'’.&/-])[AB](?=[*_`\"'“”‘’)\]]{0,4}(?:\s*(?:[.;:!?–—](?!\w)|$|\n|,(?=\s+(?:because|since|as|not)\b))|\s+-\s"
+    r"|\s+(?:instead|actually|after all|because|since|(?:is|was)(?: actually| really| in fact)? (?:right|correct))\b))"
+)
+_PASSING = re.compile(
+    rf"\b(?:than|over|not|nor|neither|never|\w+n't|to|in|of|by|with|from|for|against|unlike|like|and|or|both|between"
+    rf"|versus|vs\.?|while|whereas|reject(?:ed|ing)?)\s+(?:the\s+)?(?:{_NOUN}s?\s+)?{_WRAP}$",
+    re.I,
+)
+
+
+def _bare(text: str) -> set[_Named]:
+    """The choices whose bare letter ends a clause beside an object; not those that are only compared with."""
+    found = (match for match in _BARE.finditer(text) if not _PASSING.search(text[: match.start()][-60:]))
+    return {_by_letter(match[0]) for match in found}
 
 
 def _asserted(text: str, match: re.Match[str]) -> bool:

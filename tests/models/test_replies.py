@@ -30,7 +30,11 @@ NAMED = [
     "The correct answer is **@**. Here is why: ...", "<think>% is better. No.</think>@", "```\n@\n```",
     '{"verdict": "@"}', '{"verdict": "@", "reason": "% is better at nothing"}', '```json\n{"verdict": "@"}\n```',
     'Here it is: {"reason": "x", "Verdict": "answer @"}', '{"winner": "(@)"}', '{"result": {"verdict": "@"}}',
-    '{"verdict": "@", "answer": "@"}', "\x00@\x07", "\ufeff@", "\u200b@",
+    '{"verdict": "@"} It is better than %.', '{"verdict": "@"} I compared A and B.', 'In %, nothing: {"verdict": "@"}',
+    '{"verdict": "@"} A dog runs. % invents a dog.', '{"verdict": "@"}\nPlan % is shown.',
+    '{"verdict": "@"} It is not %.', '{"verdict": "@"} Answer %, however, is long.',
+    'The B-roll and vitamin A12. {"verdict": "@"}', '{"verdict": "@", "answer": "@"}',
+    "\x00@\x07", "\ufeff@", "\u200b@",
 ]  # fmt: skip
 ORDINALS = ["The first answer is better.", "first answer", "I prefer the first one.", "The first response wins."]
 SMALL = ["a", "(a)", "a)", "answer a", "option a is better", '{"verdict": "a"}', "**a**"]
@@ -55,6 +59,8 @@ INVALID = {
         "A is better. B is better.", "A or B", "A, B", "A/B", "A and B", "A\nB", "A: accurate. B: invents.", "A B C",
         "A is better. It is a tie.", "Verdict: A. The better answer is B.", '{"verdict": "A", "verdict": "B"}',
         '{"verdict": "A"} {"verdict": "B"}', '{"verdict": "A or B"}', '{"verdict": "A"} The better answer is B.',
+        '{"verdict": "A"} but actually B', '{"verdict": "A"}\nWait, no: **B**', 'I mean B. {"verdict": "A"}',
+        '{"verdict": "A"} No, B is right.', '{"verdict": "tie"} but actually answer B', '{"verdict": "A"} B instead',
         "The first answer is better, the second answer is better.", "Answer A is better than C, answer C is better.",
     ],
     "unclear": [
