@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.parameters import DataConfig, Labelling, ModelsConfig
-from flows.secrets import put_keys
 from flows.steps import Pending, Steps
 from models.endpoint_settings import JudgeEndpoint
 from models.human_judge import Person
@@ -40,7 +39,6 @@ class Material:
 
 def material(step: Steps, p: Labelling) -> Material:
     """The first stages of the graph."""
-    put_keys(p.preferences.endpoints.values())
     base, labeler = plain_models(p.models, step.ctx.progress)
     source = VideosConfig(folder=p.data.videos)
     sampled = step(frames, p.frames, step(videos, source), source)

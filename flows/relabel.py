@@ -64,7 +64,7 @@ def relabel(
         arms: Ways to label; each has its own preferences.
     """
     parameters = Labelling.model_validate(dict(locals()))
-    with opened("relabel", run, data.prepare) as step:
+    with opened("relabel", run, data.prepare, preferences.endpoints.values()) as step:
         lake = step.ctx.lake
         before = {arm.name: standing(lake, arm.name) for arm in arms}
         # Where this run is killed before it has told how the labels moved, the next one tells it.

@@ -81,7 +81,7 @@ def rlaif(
         arms: Ways to label; each has its own preferences, reward model and policy.
     """
     parameters = Parameters.model_validate(dict(locals()))
-    with opened("rlaif", run, data.prepare) as step:
+    with opened("rlaif", run, data.prepare, preferences.endpoints.values()) as step:
         graph = figure(step, parameters)
         page = write_report(step, parameters, graph, step.results())
     return {"report": str(page), "lake": run.lake_root}

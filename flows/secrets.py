@@ -9,12 +9,15 @@ from prefect.blocks.system import Secret
 from models.endpoint_settings import JudgeEndpoint
 
 
-def put_keys(endpoints: Iterable[JudgeEndpoint]) -> None:
-    """Sets the variable `api_key_env` of each endpoint that names a block. Ray's workers inherit it, so: before Ray.
+def put_keys(endpoints: Iterable[JudgeEndpoint]) -> dict[str, str]:
+    """Sets the variable `api_key_env` of each endpoint that names a block; returns what was set.
+
+    That is to be given to the workers: those of a Ray that was there before do not inherit it.
 
     Raises:
         ValueError: there is no such block, or it is empty.
     """
+    given: dict[str, str] = {}
     for endpoint in endpoints:
         if endpoint.api_key_block is None:
             continue
@@ -28,4 +31,6 @@ def put_keys(endpoints: Iterable[JudgeEndpoint]) -> None:
             ) from error
         if not key:
             raise ValueError(f"The Prefect Secret block {endpoint.api_key_block!r} is empty: put the key into it.")
-        os.environ[endpoint.api_key_env] = str(key)
+        given[endpoint.api_key_env] = str(key)
+    os.environ.update(given)
+    return given

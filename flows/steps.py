@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from flows.artifacts import ShownProgress, show_counts
 from flows.environment import speak
 from flows.hooks import event
 from flows.s3_block import s3_environment
+from flows.secrets import put_keys
 from flows.views import UNENDED, runs
 from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
@@ -28,6 +29,7 @@ from tasks.usage import UsageSampler
 
 if TYPE_CHECKING:
     from flows.parameters import RunConfig
+    from models.endpoint_settings import JudgeEndpoint
     from storage.lake import Lake
     from tasks.model_ref import ModelRef
 
@@ -126,14 +128,19 @@ def _say_who_is_here(lake: Lake) -> None:
 
 
 @contextmanager
-def opened(flow: str, run: RunConfig, data: PrepareConfig | None) -> Iterator[Steps]:
-    """A run under way: its data in place, its workers (Ray starts with the first unit of work), progress and events."""
+def opened(
+    flow: str, run: RunConfig, data: PrepareConfig | None, endpoints: Iterable[JudgeEndpoint] = ()
+) -> Iterator[Steps]:
+    """A run under way: its data in place, its workers (Ray starts with the first unit of work), progress and events.
+
+    The workers are given what the blocks of the run and of its `endpoints` hold.
+    """
     began = time.monotonic()
     speak()
     with (
         s3_environment(run.s3_block) as of_block,
         UsageSampler() as usage,
-        WorkerPool(run.workers, run.gpus_per_worker, environment=of_block) as pool,
+        WorkerPool(run.workers, run.gpus_per_worker, environment=of_block | put_keys(endpoints)) as pool,
         TerminalProgress() as terminal,
         ShownProgress(terminal) as progress,
     ):
