@@ -17,7 +17,11 @@ Switch = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeEndpoint:
-    """A judge behind an OpenAI-compatible endpoint (vLLM, SGLang, hosted)."""
+    """A judge behind an OpenAI-compatible endpoint (vLLM, SGLang, hosted).
+
+    Budget, rate and "an answer is paid for once" hold for one ledger, which all runs on one machine and one lake share:
+    it stands in the lake when that is a folder, and in the machine's cache when the lake is on S3.
+    """
 
     __pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
 
@@ -48,7 +52,7 @@ class JudgeEndpoint:
     concurrency: Count = 16
     """Calls under way at once, over all workers."""
     requests_per_minute: Annotated[float, Gt(0)] | None = None
-    """Calls in any minute, over all workers and arms of a machine; null: as many as go."""
+    """Calls in any minute, over all that one machine does in a lake; null: as many as go."""
     timeout_s: Positive = 120.0
     """Seconds that one call may take."""
     retries: Annotated[int, Ge(0)] = 6
@@ -58,7 +62,8 @@ class JudgeEndpoint:
     price_output: NotNegative = 0.0
     """Price of a million output tokens."""
     budget: Positive | None = None
-    """Most that a lake may ever spend on this model at this address, in the prices' currency; null: no limit."""
+    """Most that one machine may ever spend for a lake on this model at this address, in the prices' currency; null: no
+    limit. The ledger that counts it is in the lake when that is a folder, else in the machine's cache."""
     image_tokens: Count = 1500
     """Most input tokens that the server counts for one picture; what a call may cost at most follows from it."""
 
