@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import json
 import random
@@ -18,19 +17,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.answers import Answer, read_answer, retry_after, said
+from models.answers import Answer, read_answer, retry_after, said, storable
+from models.endpoint_client import client_of
 from models.endpoint_settings import JudgeEndpoint
 from models.meter import METER
 
 if TYPE_CHECKING:
     import httpx2
-    from openai import AsyncOpenAI
 
 Message = dict[str, Any]
 
 _BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 30.0
-_LATE_S = 1.0  # A call that leaves this long after its place in the queue gives the place back.
+# A call that would leave later than this after its place in the queue gives the place back. The ledger lays a minute's
+# places 61 s apart: of that second half is for a call that leaves late, the other half for what delays it on its way.
+_LATE_S = 0.5
 _POLL_S = 0.05
 _LISTED = 10  # Likeliest tokens that are asked for at each place.
 _REFUSED_FORMS = 8  # So many calls refused, and none ever taken: the endpoint refuses them all.
@@ -79,8 +80,8 @@ class Ledger(Protocol):
         """No further ticket is for a time before these seconds have passed."""
         ...
 
-    def forget(self, calls: list[str]) -> None:
-        """The answers of these calls are not given again; what they cost stays spent."""
+    def find(self, call: str) -> Answer | None:
+        """The reply that `call` got before."""
         ...
 
 
@@ -125,7 +126,7 @@ class Endpoint:
         self._key = key
         self._schema = schema
         self._places = asyncio.Semaphore(concurrency)
-        self._client = _client(settings, key, concurrency)
+        self._client = client_of(settings, key, concurrency)
         self._form: _Form | None = None
         self._trying = asyncio.Lock()
         self._refused = 0
@@ -133,36 +134,42 @@ class Endpoint:
         self._end: EndpointError | None = None
         self._ended = asyncio.Event()
 
-    async def ask(self, messages: list[Message], again: int = 0) -> tuple[Answer, str]:
-        """The answer to a conversation, and the name of the call in the ledger.
+    async def ask(self, messages: list[Message], again: int = 0, attempt: int = 0) -> Answer:
+        """The answer to a conversation, from the ledger where it was asked before.
 
-        `again` tells a repeated question from the first. Raises EndpointError, CallRefusedError.
+        `again` tells a question that is repeated in a conversation from the first, `attempt` a conversation that is
+        begun anew from the one before. Raises EndpointError, CallRefusedError.
         """
         if self._form is None:
             async with self._trying:
                 if self._form is None:
-                    return await self._first(messages, again)
-        return await self._call(messages, again, self._form)
+                    return await self._first(messages, again, attempt)
+        return await self._call(messages, again, attempt, self._form)
 
-    def forget(self, calls: list[str]) -> None:
-        """These calls are made anew when somebody asks the same."""
-        self._ledger.forget(calls)
+    def known(self, messages: list[Message], again: int, attempt: int) -> Answer | None:
+        """The answer that the ledger has to a conversation, with whatever options it was asked; makes no call."""
+        names = (self._name(self._body(messages, form), again, attempt) for form in self._forms())
+        return next((found for name in names if (found := self._ledger.find(name)) is not None), None)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
 
     def hidden(self, text: str) -> str:
-        """The text on one line, without the key."""
-        text = " ".join(text.split())
+        """The text on one line, fit to be kept and shown: without the key and without what no table takes."""
+        return " ".join(self.cleaned(text).split())
+
+    def cleaned(self, text: str) -> str:
+        """The same with its lines."""
+        text = storable(text)
         return text.replace(self._key, "***") if self._key else text
 
-    async def _first(self, messages: list[Message], again: int) -> tuple[Answer, str]:
+    async def _first(self, messages: list[Message], again: int, attempt: int) -> Answer:
         """Finds the options that the server takes: all that are wished for, else fewer."""
         refusals: list[str] = []
         for form in self._forms():
             try:
-                found = await self._call(messages, again, form)
+                found = await self._call(messages, again, attempt, form)
             except BadRequestError as error:
                 refusals.append(str(error))
                 continue
@@ -199,14 +206,20 @@ class Endpoint:
         text = len(body) - sum(map(len, pictures))
         return self.settings.price(text + len(pictures) * self.settings.image_tokens, self.settings.max_tokens)
 
-    async def _call(self, messages: list[Message], again: int, form: _Form) -> tuple[Answer, str]:
+    def _name(self, body: bytes, again: int, attempt: int) -> str:
+        """The name of a call in the ledger."""
+        # The first attempt goes unsaid, as in ledgers from before there were others.
+        which = f"{again} {attempt}" if attempt else f"{again}"
+        return hashlib.sha256(f"{self.settings.base_url.rstrip('/')} {which} ".encode() + body).hexdigest()
+
+    async def _call(self, messages: list[Message], again: int, attempt: int, form: _Form) -> Answer:
         body = self._body(messages, form)
-        call = hashlib.sha256(f"{self.settings.base_url.rstrip('/')} {again} ".encode() + body).hexdigest()
+        call = self._name(body, again, attempt)
         bound = self._bound(body, messages)
         for number in range(self.settings.retries + 1):
             reply = await self._try(call, body, bound)
             if isinstance(reply, Answer):
-                return reply, call
+                return reply
             await self._after(reply, number)
         raise AssertionError  # The last failure raised.
 
@@ -237,35 +250,28 @@ class Endpoint:
             ticket = await self._ticket(call, bound)
             if isinstance(ticket, Answer):
                 return ticket
-            try:
-                began = time.perf_counter()
-                reply = await self._send(body)
-            except BaseException:
-                # Cancelled under way: nobody knows what it cost.
-                self._ledger.end(ticket, bound)
-                raise
-            settled = self._settled(reply, ticket, time.perf_counter() - began, call, bound)
+            reply = await self._made(ticket, call, body, bound)
+            if isinstance(reply, Answer):
+                METER.count(1, reply.input_tokens or 0, reply.output_tokens or 0, reply.cost)
+                self._check_bound(reply, bound)
         # The next call leaves before anything is made of this one's reply: one turn begins it, the other sends it.
         for _ in range(2):
             await asyncio.sleep(0)
-        return settled
+        return reply
 
-    def _settled(
-        self, reply: httpx2.Response | _Failure, ticket: Ticket, latency_s: float, call: str, bound: float
-    ) -> Answer | _Failure:
-        """What came back, written into the ledger."""
-        if isinstance(reply, _Failure):
-            self._ledger.end(ticket, bound if reply.cost is None else reply.cost)
+    async def _made(self, ticket: Ticket, call: str, body: bytes, bound: float) -> Answer | _Failure:
+        """One call, and what came of it in the ledger: its ticket is ended whatever is raised meanwhile."""
+        cost = bound  # Cancelled under way, nobody knows what it cost.
+        answer: Answer | None = None
+        try:
+            began = time.perf_counter()
+            got = await self._send(body)
+            reply = got if isinstance(got, _Failure) else self._read(got, time.perf_counter() - began, bound)
+            answer = reply if isinstance(reply, Answer) else None
+            cost = bound if reply.cost is None else reply.cost
             return reply
-        answer = self._answer(reply, latency_s, bound)
-        if answer is None:
-            self._ledger.end(ticket, bound)
-            page = "an HTML page" if b"<html" in reply.content[:2000].lower() else "no JSON object"
-            return _Failure("again", f"the server sent {page} in place of a reply; is base_url right?", None)
-        self._ledger.end(ticket, answer.cost, call, answer)
-        METER.count(1, answer.input_tokens or 0, answer.output_tokens or 0, answer.cost)
-        self._check_bound(answer, bound)
-        return answer
+        finally:
+            self._ledger.end(ticket, cost, None if answer is None else call, answer)
 
     async def _ticket(self, call: str, bound: float) -> Answer | Ticket:
         """Leave to call now, at the end of the wait that the rate limit asks for; or the answer from the ledger."""
@@ -313,7 +319,7 @@ class Endpoint:
 
     def _status(self, error: Any) -> _Failure:
         """What an HTTP status above 399 means."""
-        status, text = error.status_code, self.hidden(said(error))
+        status, text = error.status_code, said(error, self.hidden)
         if status == 429 and "insufficient_quota" not in text:
             return _Failure("busy", text, wait_s=retry_after(error.response.headers))
         if status in (400, 413, 415, 422):
@@ -327,14 +333,16 @@ class Endpoint:
         meanings = {401: refused, 403: refused, 404: f"does not know its address or the model {self.settings.model!r}"}
         return _Failure("endpoint", f"{meanings.get(status, 'refuses all calls')}: {text}")
 
-    def _answer(self, response: httpx2.Response, latency_s: float, bound: float) -> Answer | None:
-        """The answer in a reply; None when it is no JSON object, as from a gateway that shows a page."""
-        content = response.content.replace(self._key.encode(), b"***") if self._key else response.content
+    def _read(self, response: httpx2.Response, latency_s: float, bound: float) -> Answer | _Failure:
+        """The answer in a reply, which is no JSON object when a gateway shows a page of its own."""
         try:
-            body = json.loads(content)
-        except ValueError:
-            return None
-        return read_answer(body, self.settings, latency_s, bound) if isinstance(body, dict) else None
+            body = json.loads(response.content)
+            if isinstance(body, dict):
+                return read_answer(body, self.settings, latency_s, bound, self.cleaned)
+        except (ValueError, RecursionError):
+            pass
+        page = "an HTML page" if b"<html" in response.content[:2000].lower() else "no JSON object"
+        return _Failure("again", f"the server sent {page} in place of a reply; is base_url right?", None)
 
     def _check_bound(self, answer: Answer, bound: float) -> None:
         if self.settings.budget is not None and answer.cost > bound:
@@ -373,30 +381,6 @@ class Endpoint:
         except openai.OpenAIError:
             return False
         return True
-
-
-def _client(settings: JudgeEndpoint, key: str | None, concurrency: int) -> AsyncOpenAI:
-    """The official client, trimmed: its processor time a call is what bounds the throughput."""
-    import httpx2
-    import openai
-
-    class Client(openai.AsyncOpenAI):
-        def platform_headers(self) -> dict[str, str]:
-            return {}  # Six headers that tell the server of this machine, a tenth of the time of a call.
-
-        @functools.cache  # noqa: B019 - the client lives as long as the worker.
-        def _prepare_url(self, url: str) -> httpx2.URL:
-            return super()._prepare_url(url)
-
-    # aiohttp's connections cost half the processor time of httpcore's. Its time limit is for a single read and must not
-    # come before the one that is kept around the whole call.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
-    return Client(
-        base_url=settings.base_url,
-        api_key=key or "none",  # Else the client would send OPENAI_API_KEY, whoever the server is.
-        max_retries=0,  # Each try needs a ticket of its own.
-        http_client=openai.DefaultAioHttpClient(limits=limits, timeout=2 * settings.timeout_s),
-    )
 
 
 def _backoff(number: int) -> float:

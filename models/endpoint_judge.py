@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from models.answers import Answer
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Preferred, Verdict
@@ -32,7 +32,7 @@ class _Said:
     """What the judge said to one order of two answers, over all the times it was asked.
 
     `p_first` is the probability that the answer shown first is better; None while there is no verdict, and `fault` then
-    says why. `calls` are names in the ledger.
+    says why. `calls` is how often it was asked.
     """
 
     p_first: float | None = None
@@ -44,14 +44,14 @@ class _Said:
     output_tokens: int = 0
     latency_s: float = 0.0
     cost: float = 0.0
-    calls: list[str] = field(default_factory=list)
+    calls: int = 0
 
-    def count(self, answer: Answer, call: str) -> None:
+    def count(self, answer: Answer) -> None:
         self.input_tokens += answer.input_tokens or 0
         self.output_tokens += answer.output_tokens or 0
         self.latency_s += answer.latency_s
         self.cost += answer.cost
-        self.calls.append(call)
+        self.calls += 1
 
 
 class EndpointJudge:
@@ -64,7 +64,14 @@ class EndpointJudge:
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, text: str, context_text: str, again: str, tie_margin: float = 0.0
+        self,
+        endpoint: Endpoint,
+        *,
+        text: str,
+        context_text: str,
+        again: str,
+        tie_margin: float = 0.0,
+        attempt: int = 0,
     ) -> None:
         """Args:
             endpoint: where to ask.
@@ -72,6 +79,8 @@ class EndpointJudge:
             context_text: the same where there is a narrative, with {context} too.
             again: what follows a reply that names no verdict, with {fault}.
             tie_margin: log-odds of p_a no larger than this are a tie, nats.
+            attempt: how often these comparisons were judged before. An order without a verdict is asked anew in each
+                attempt, once; one that an earlier attempt could read is not.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one.
@@ -80,6 +89,7 @@ class EndpointJudge:
         self._text = checked(text, "question", "a", "b")
         self._context_text = checked(context_text, "context", "question", "a", "b")
         self._again = checked(again, "fault")
+        self._attempt = attempt
         self._tie_share = 1 / (1 + math.exp(-tie_margin)) - 0.5
         # Prompts hold pictures: only those of the calls under way, and of as many that wait, are in memory.
         self._in_memory = asyncio.Semaphore(2 * endpoint.concurrency)
@@ -123,25 +133,47 @@ class EndpointJudge:
             return await self._asked(comparison, first, second)
 
     async def _asked(self, comparison: Comparison[Pictures], first: str, second: str) -> _Said:
+        content = self._content(comparison, first, second)
+        for attempt in range(self._attempt):
+            said = await self._talk(content, attempt, anew=False)
+            if said.choice is not None:
+                return said
+        return await self._talk(content, self._attempt, anew=True)
+
+    async def _talk(self, content: list[Message], attempt: int, anew: bool) -> _Said:
+        """A conversation up to its verdict; `anew`: with calls, else as far as the ledger knows it."""
         said = _Said()
-        messages: list[Message] = [{"role": "user", "content": self._content(comparison, first, second)}]
+        messages: list[Message] = [{"role": "user", "content": content}]
         for number in range(self._endpoint.settings.reasks + 1):
             try:
-                answer, call = await self._endpoint.ask(messages, number)
+                answer = (
+                    await self._endpoint.ask(messages, number, attempt)
+                    if anew
+                    else self._endpoint.known(messages, number, attempt)
+                )
             except CallRefusedError as error:
                 said.fault = str(error)
                 return said
-            said.count(answer, call)
-            said.reply = self._endpoint.hidden(answer.text)
-            reply = Reply(None, "refusal") if answer.fault else parse_verdict(answer.text, cut=answer.cut)
-            if reply.choice is not None:
-                said.choice, said.reason, said.p_first = reply.choice, reply.reason, p_first(reply, answer)
+            if answer is None or (reply := self._understood(said, answer)).choice is not None:
                 return said
-            said.fault = self._endpoint.hidden(answer.fault or str(reply.fault))
             if answer.text:
-                messages = [*messages[:1], {"role": "assistant", "content": answer.text}]
+                # Made clean once more: a ledger may hold replies from before that was done when they came.
+                messages = [*messages[:1], {"role": "assistant", "content": self._endpoint.cleaned(answer.text)}]
                 messages.append({"role": "user", "content": self._again.format(fault=reply.fault)})
         return said
+
+    def _understood(self, said: _Said, answer: Answer) -> Reply:
+        """What an answer says, taken into `said`."""
+        said.count(answer)
+        said.reply = self._endpoint.hidden(answer.text)
+        reply = Reply(None, "refusal") if answer.fault else parse_verdict(answer.text, cut=answer.cut)
+        if reply.choice is None:
+            said.fault = self._endpoint.hidden(answer.fault or str(reply.fault))
+        else:
+            said.choice, said.p_first = reply.choice, p_first(reply, answer)
+            # Hidden of its own: what is escaped in the object that holds it comes to light only there.
+            said.reason = self._endpoint.hidden(reply.reason) if reply.reason else None
+        return reply
 
     def _content(self, comparison: Comparison[Pictures], first: str, second: str) -> list[Message]:
         """Pictures, then the question: servers keep the work on a common beginning."""
@@ -160,7 +192,6 @@ class EndpointJudge:
 
     def _verdict(self, a_first: _Said, a_second: _Said) -> Verdict | NoVerdict:
         if a_first.p_first is None or a_second.p_first is None:
-            self._endpoint.forget([*a_first.calls, *a_second.calls])
             return self._no_verdict(*((a_first, "a") if a_first.p_first is None else (a_second, "b")))
         p_first, p_second = a_first.p_first, 1 - a_second.p_first
         p_a = (p_first + p_second) / 2
@@ -188,9 +219,9 @@ class EndpointJudge:
         if not said.calls:
             return NoVerdict(said.fault)
         reply = f", its last reply: {said.reply[:80]!r}" if said.reply else ""
-        times = len(said.calls)
         return NoVerdict(
-            f"the judge gave no verdict with answer {shown_first} shown first, asked {times} times: {said.fault}{reply}"
+            f"the judge gave no verdict with answer {shown_first} shown first, asked {said.calls} times: "
+            f"{said.fault}{reply}"
         )
 
 
@@ -213,7 +244,8 @@ def p_first(reply: Reply, answer: Answer) -> float:
     here = _at(answer.tokens, answer.text, reply.place)
     mass: dict[Choice, float] = {"A": 0.0, "B": 0.0, "tie": 0.0}
     for token, logprob in here.items():
-        if (choice := _token_choice(token)) is not None:
+        # Above 0 it is none; where answers are read such are left out, but a ledger may hold some from before.
+        if logprob <= 0 and (choice := _token_choice(token)) is not None:
             mass[choice] += math.exp(logprob)
     total = sum(mass.values())
     if mass[reply.choice] == 0 or not math.isfinite(total):

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from typing import TYPE_CHECKING
 
 from models.endpoint_settings import JudgeEndpoint
 from models.templates import shipped
+from storage.places import is_s3
 from tasks.ledger import SqliteLedger, ledger_path
 from tasks.worker import StageFailure
 
 if TYPE_CHECKING:
     from models.endpoint_judge import EndpointJudge
 
+logger = logging.getLogger(__name__)
+
 AGAIN = shipped("judge_endpoint_again")
 
 
 def endpoint_judge(
-    settings: JudgeEndpoint, *, lake: str, workers: int, text: str, context_text: str, tie_margin: float
+    settings: JudgeEndpoint,
+    *,
+    lake: str,
+    workers: int,
+    text: str,
+    context_text: str,
+    tie_margin: float,
+    attempt: int = 0,
 ) -> EndpointJudge:
-    """The judge for one of `workers` processes, which share the endpoint's limits.
+    """The judge for one of `workers` processes, which share the endpoint's limits; `attempt` is the stage's.
 
     Raises:
         StageFailure: the key's variable is not set here, or there are more workers than calls may be under way.
@@ -35,7 +47,20 @@ def endpoint_judge(
         )
     ledger = SqliteLedger(ledger_path(lake), settings)
     endpoint = Endpoint(settings, ledger, _key(settings), SCHEMA, settings.concurrency // workers)
-    return EndpointJudge(endpoint, text=text, context_text=context_text, again=AGAIN, tie_margin=tie_margin)
+    texts = {"text": text, "context_text": context_text, "again": AGAIN}
+    return EndpointJudge(endpoint, **texts, tie_margin=tie_margin, attempt=attempt)
+
+
+@functools.cache  # Each arm asks for it; to be told once is enough.
+def say_what_the_budget_counts(lake: str, model: str) -> None:
+    """Warns where the budget of a judge does not hold for whoever else works in the lake."""
+    if is_s3(lake):
+        logger.warning(
+            "the budget of the judge %r, its rate and the calls that are paid already are counted on this machine "
+            "(%s), as the lake is on S3: a run on another machine, or without this file, counts from nothing",
+            model,
+            ledger_path(lake),
+        )
 
 
 def _key(settings: JudgeEndpoint) -> str | None:

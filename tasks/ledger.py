@@ -42,6 +42,16 @@ CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (call) WHERE call IS NOT NUL
 CREATE INDEX IF NOT EXISTS pending ON calls (account) WHERE ends IS NOT NULL;
 """
 
+# An answer is a list of Answer's fields in their order. One that an earlier version kept with a number that is none in
+# JSON is left out.
+_MEANS = """
+SELECT count(*), avg(input_tokens), avg(output_tokens), avg(latency_s) FROM (
+    SELECT json_extract(sound, '$[4]') AS input_tokens, json_extract(sound, '$[5]') AS output_tokens,
+        json_extract(sound, '$[6]') AS latency_s
+    FROM (SELECT CASE WHEN json_valid(answer) THEN answer END AS sound FROM calls WHERE account = ?)
+) WHERE input_tokens IS NOT NULL AND output_tokens IS NOT NULL
+"""
+
 
 class _Turn:
     """One process at a time: a lock on a file beside the ledger, which the system releases when its holder dies.
@@ -151,9 +161,10 @@ class SqliteLedger:
                 [self._clock() + seconds, self._account],
             )
 
-    def forget(self, calls: list[str]) -> None:
-        with self._transaction() as db:
-            db.executemany("UPDATE calls SET call = NULL WHERE call = ?", [[call] for call in calls])
+    def find(self, call: str) -> Answer | None:
+        with self._explained():
+            known = self._db.execute("SELECT answer FROM calls WHERE call = ?", [call]).fetchone()
+        return None if known is None else _answer(known[0])
 
     def spent(self) -> float:
         """What this account has cost, reservations of calls under way included, in the currency of the prices."""
@@ -172,19 +183,9 @@ class SqliteLedger:
     def typical(self) -> Typical | None:
         """What this account's answered calls came to on average; None before the first."""
         with self._explained():
-            texts = self._db.execute(
-                "SELECT answer FROM calls WHERE account = ? AND answer IS NOT NULL", [self._account]
-            ).fetchall()
-        answers = [_answer(text) for (text,) in texts]
-        counted = [each for each in answers if each.input_tokens is not None and each.output_tokens is not None]
-        if not counted:
-            return None
-        return Typical(
-            len(counted),
-            sum(each.input_tokens or 0 for each in counted) / len(counted),
-            sum(each.output_tokens or 0 for each in counted) / len(counted),
-            sum(each.latency_s for each in counted) / len(counted),
-        )
+            # By SQLite: every answer, with its log-probabilities, would otherwise be in memory at once.
+            means = self._db.execute(_MEANS, [self._account]).fetchone()
+        return Typical(*means) if means[0] else None
 
     def close(self) -> None:
         """Closes the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,7 +13,7 @@ from models.human_judge import Person
 from storage.lake import Lake
 from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
-from tasks.judge_endpoint import AGAIN, endpoint_judge
+from tasks.judge_endpoint import AGAIN, endpoint_judge, say_what_the_budget_counts
 from tasks.judge_human import SaidPairs, heard
 from tasks.judge_prompts import JudgePrompts
 from tasks.judged_pairs import comparisons_of, pairs_outcome
@@ -191,6 +191,8 @@ def preferences(
         reuse=True,
         label=f"preferences {arm}",
     )
+    if isinstance(model, JudgeEndpoint) and model.budget is not None and not ctx.looks_only:
+        say_what_the_budget_counts(ctx.lake_root, model.model)
     settings = JudgeSettings(ctx.lake_root, shown.ref, model, config, arm, ctx.pool.workers)
     items = partial(candidate_groups, ctx.lake, candidates.ref, shown.ref, narrated)
     if isinstance(model, Person):
@@ -208,6 +210,11 @@ class JudgeSettings:
     config: PreferencesConfig
     arm: str
     workers: int = 1
+    attempt: int = 0
+
+    def at_attempt(self, attempt: int) -> JudgeSettings:
+        """An endpoint is asked anew in each attempt; a local judge would only be loaded anew."""
+        return replace(self, attempt=attempt) if isinstance(self.model, JudgeEndpoint) else self
 
 
 class JudgePairs:
@@ -270,6 +277,7 @@ def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:
         text=config.prompts.endpoint,
         context_text=config.prompts.endpoint_context,
         tie_margin=config.tie_margin,
+        attempt=settings.attempt,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -103,6 +103,15 @@ class Stage:
 
     def shard_seed(self, shard: int) -> int:
         return derive_seed(self.seed, self.name, shard)
+
+
+@runtime_checkable
+class AttemptSettings(Protocol):
+    """Settings of a processor for which it counts how often its items were tried before."""
+
+    def at_attempt(self, attempt: int) -> Any:
+        """The settings for an attempt (Stage.attempt)."""
+        ...
 
 
 class StageResult(BaseModel):
@@ -307,7 +316,7 @@ def _compute(ctx: RunContext, work: _Work, task: _Task, bill: Bill) -> float:
         clock = Stopwatch()
         results = ctx.pool.run(
             task.processor,
-            task.settings,
+            task.settings.at_attempt(stage.attempt) if isinstance(task.settings, AttemptSettings) else task.settings,
             units,
             chunk=task.chunk,
             item_timeout_s=task.item_timeout_s,

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from miniature.lessons import FRAMES
 from miniature.world import render
 from models.endpoint_settings import JudgeEndpoint
 from tasks.fanout import StageFailure, WorkerPool
+from tasks.judge_endpoint import say_what_the_budget_counts
 from tasks.ledger import ledger_path
 from tasks.model_ref import ModelRef
 from tasks.pictures import jpeg
@@ -134,6 +136,60 @@ def test_what_no_item_can_mend_stops_the_stage_and_blames_nobody(
     assert [row["reason"] for row in ctx.lake.table("preferences").read(done.key, ["reason"]).to_pylist()] == [None] * 5
 
 
+HALF, ESCAPED = "\ud83d", "\\ud83d"  # Of a character beyond 16 bits: as it is, and as JSON spells it.
+HALVES = {
+    "in the reply": Said(completion(f'{{"verdict": "A", "reason": "good {HALF}"}}')),
+    "in its object": Said(completion(f'{{"verdict": "A", "reason": "good {ESCAPED}"}}')),
+    "unreadable": Said(completion(f"C {HALF}")),
+    "a refusal": Said(completion(None, message={"content": None, "refusal": f"no {HALF}"})),
+    "a bad call": error(400, f"no {HALF}"),
+}
+
+
+@pytest.mark.slow
+def test_half_a_character_from_the_server_is_committed_as_a_sign_for_it(ctx: RunContext, server: FakeEndpoint) -> None:
+    fair = server.reply
+    server.reply = lambda call: next((said for item, said in HALVES.items() if f"({item})" in call.text), fair(call))
+    candidates = sampled(ctx, *(answers(item, ONE, GOOD, BAD) for item in [*HALVES, "plain"]))
+    result = judge(ctx, config(server), candidates)
+    assert (result.ok, result.quarantined) == (3, 3)
+    rows = {item: row for item, (row,) in rows_of(ctx.lake, result).items()}
+    assert rows["in the reply"]["reply_first"].endswith('good \ufffd"}')
+    assert rows["in its object"]["reason_first"] == "good \ufffd"
+    for item in ("unreadable", "a refusal", "a bad call"):
+        assert "\ufffd" in rows[item]["reason"], item
+
+
+@pytest.mark.slow
+def test_what_was_said_before_a_kill_is_not_asked_again_readable_or_not(
+    ctx: RunContext, server: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes between the judge and the commit, where every reply is paid and no row is there."""
+
+    def killed(*_: Any, **__: Any) -> bool:
+        raise KeyboardInterrupt
+
+    def moody(call: Call) -> Said:
+        good_first = call.text.index(json.dumps(GOOD)) < call.text.index(json.dumps(BAD))
+        return verdict("A") if good_first else Said(completion("C"))
+
+    fair, server.reply = server.reply, moody
+    ctx.max_quarantined = 1.0
+    candidates = sampled(ctx, answers("one", ONE, GOOD, BAD))
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.stage._Work.commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            judge(ctx, config(server), candidates)
+    assert len(server.calls) == 1 + 3
+    result = judge(ctx, config(server), candidates)
+    assert (result.quarantined, len(server.calls)) == (1, 4)
+    server.reply = fair
+    ctx.retries = 1
+    result = judge(ctx, config(server), candidates)
+    assert (result.ok, len(server.calls)) == (1, 5)
+    assert [row["preferred"] for row in rows_of(ctx.lake, result)["one"]] == ["a"]
+
+
 @pytest.mark.slow
 def test_a_used_up_budget_stops_the_stage_and_a_larger_one_goes_on(ctx: RunContext, server: FakeEndpoint) -> None:
     """A call costs 0.001, and may cost 0.001: ten tokens at 100 a million."""
@@ -179,6 +235,29 @@ def test_a_judge_that_is_no_endpoint_is_refused(server: FakeEndpoint, ctx: RunCo
     candidates = sampled(ctx, answers("one", ONE, GOOD, BAD))
     with pytest.raises(ValueError, match="was handed another judge"):
         preferences(ctx, chosen, candidates, candidates, None, ModelRef("x", "y"), "arm")
+
+
+def test_a_budget_of_a_lake_on_s3_says_once_on_which_machine_it_is_counted(
+    ctx: RunContext, server: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("tasks.preferences.run_stage", lambda *_: None)
+    candidates = sampled(ctx, answers("one", ONE, GOOD, BAD))
+    in_bucket, looking = (replace(ctx, lake_root="s3://bucket/lake", looks_only=looks) for looks in (False, True))
+    in_bucket.lake = looking.lake = ctx.lake  # No bucket is there.
+    dear = config(server, price_input=1.0, budget=10.0)
+
+    def said(run: RunContext, chosen: PreferencesConfig) -> list[str]:
+        caplog.clear()
+        preferences(run, chosen, candidates, candidates, None, chosen.endpoints["hosted"], "arm")
+        return [record.getMessage() for record in caplog.records if "budget" in record.getMessage()]
+
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "cache"))
+    say_what_the_budget_counts.cache_clear()
+    assert said(ctx, dear) == said(in_bucket, config(server)) == said(looking, dear) == []
+    (warning,) = said(in_bucket, dear)
+    assert "counted on this machine" in warning
+    assert str(tmp_path / "cache") in warning
+    assert said(in_bucket, dear) == []
 
 
 def test_pictures_shrink_to_the_limit_and_fitting_jpegs_stay_as_they_are() -> None:

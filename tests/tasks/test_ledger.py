@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,10 @@ import pytest
 from fake_endpoint import FakeEndpoint, Said, completion
 
 from models.answers import Answer
-from models.endpoint import Exhausted, Ticket
+from models.endpoint import Endpoint, Exhausted, Ticket
 from models.endpoint_settings import JudgeEndpoint
 from storage.errors import LakeError
-from tasks.ledger import SqliteLedger, ledger_path
+from tasks.ledger import SqliteLedger, Typical, ledger_path
 
 PROJECT = Path(__file__).parents[2]
 ANSWER = Answer("A", None, False, [("A", {"A": -0.1, "B": -2.5})], 100, 10, 0.25, 0.5)
@@ -42,13 +45,37 @@ def ticket(found: Answer | Ticket | Exhausted) -> Ticket:
     return found
 
 
-def test_an_answer_is_given_again_until_it_is_forgotten(tmp_path: Path) -> None:
+def test_an_answer_is_given_again_and_can_be_looked_up(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "new" / "l.sqlite", settings())
     ledger.end(ticket(ledger.begin("call", 1.0)), 0.5, "call", ANSWER)
-    assert SqliteLedger(tmp_path / "new" / "l.sqlite", settings()).begin("call", 1.0) == ANSWER
-    ledger.forget(["call", "unknown"])
-    assert isinstance(ledger.begin("call", 1.0), Ticket)
-    assert ledger.spent() == pytest.approx(1.5)
+    again = SqliteLedger(tmp_path / "new" / "l.sqlite", settings())
+    assert again.begin("call", 1.0) == again.find("call") == ANSWER
+    assert again.find("unknown") is None
+    assert ledger.spent() == pytest.approx(0.5)
+
+
+def test_what_is_typical_is_reckoned_without_the_answers_in_memory(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "l.sqlite", settings())
+    assert ledger.typical() is None
+    long = Answer("x" * 50_000, None, False, [], 100, 10, 0.25, 0.5)
+    for number in range(100):
+        counted = replace(long, input_tokens=100 + number % 2 * 100, latency_s=0.25 + number % 2)
+        ledger.end(ticket(ledger.begin(f"{number}", 1.0)), 0.5, f"{number}", counted)
+    for name, odd in {
+        "uncounted": {"output_tokens": None},
+        "odd": {"cost": float("nan"), "input_tokens": 9**9},
+    }.items():
+        ledger.end(ticket(ledger.begin(name, 1.0)), 0.5, name, replace(ANSWER, **odd))
+    other = SqliteLedger(tmp_path / "l.sqlite", JudgeEndpoint(base_url="http://127.0.0.1:1/v1", model="other"))
+    other.end(ticket(other.begin("other", 0.0)), 0.0, "other", replace(ANSWER, input_tokens=7))
+    tracemalloc.start()
+    try:
+        found = ledger.typical()
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+    assert found == Typical(100, 150.0, 10.0, 0.75)
+    assert other.typical() == Typical(1, 7.0, 10.0, 0.25)
 
 
 def test_a_call_counts_at_its_dearest_until_it_ended(tmp_path: Path) -> None:
@@ -206,6 +233,94 @@ def test_killed_again_and_again_no_answer_is_paid_twice_and_the_budget_holds(tmp
         )
         assert len(asked) * 0.01 - 1e-6 <= ledger.spent() <= room
         assert ledger.answered() == 100
+
+
+RATED = """
+import sys
+from pathlib import Path
+from models.comparisons import Comparison
+from models.endpoint import Endpoint
+from models.endpoint_judge import SCHEMA, EndpointJudge
+from models.endpoint_settings import JudgeEndpoint
+from models.templates import shipped
+from tasks.ledger import SqliteLedger
+settings = JudgeEndpoint(base_url=sys.argv[2], model="m", concurrency=16, requests_per_minute=float(sys.argv[3]))
+endpoint = Endpoint(settings, SqliteLedger(Path(sys.argv[1]), settings), None, SCHEMA, 16)
+texts = {"text": shipped("judge_endpoint"), "context_text": shipped("judge_endpoint_context")}
+judge = EndpointJudge(endpoint, **texts, again=shipped("judge_endpoint_again"))
+judge.judge([Comparison(f"{sys.argv[4]} {n}?", (), "one", "two") for n in range(40)])
+judge.close()
+"""
+
+
+@pytest.mark.slow
+def test_the_rate_holds_where_the_calls_arrive(tmp_path: Path) -> None:
+    """Two judges, one killed and begun again, one stopped for a while as on a machine that is too busy.
+
+    The promise: the calls of any 60 s are no more than the rate. A minute is long, so what is tested is what it follows
+    from. Places are 61 s / rate apart. A call leaves at its place or up to 0.5 s late, and is allowed 0.5 s on its way:
+    so of any calls that arrive after one another, the last comes no sooner than its place, and the first no later than
+    1 s after its own. n + 1 calls hence take at least n * 61 s / rate - 1 s, which for n = rate are the 60 s.
+    """
+    rate = 600.0
+    with FakeEndpoint(lambda _: Said(completion("A"), delay_s=0.05)) as server:
+        command = [sys.executable, "-c", RATED, str(tmp_path / "l.sqlite"), server.url, str(rate)]
+
+        def start(name: str) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*command, name], cwd=PROJECT)
+
+        def wait_for(calls: int) -> None:
+            until = time.monotonic() + 60
+            while len(server.calls) < calls and time.monotonic() < until:
+                time.sleep(0.005)
+
+        steady, unlucky = start("steady"), start("unlucky")
+        wait_for(30)
+        os.kill(unlucky.pid, signal.SIGKILL)
+        unlucky.wait()
+        unlucky = start("unlucky")
+        wait_for(60)
+        for _ in range(3):
+            steady.send_signal(signal.SIGSTOP)
+            time.sleep(0.7)
+            steady.send_signal(signal.SIGCONT)
+            time.sleep(0.5)
+        assert [each.wait(timeout=100) for each in (steady, unlucky)] == [0, 0]
+        at = sorted(call.at for call in server.calls)
+    assert 160 <= len(at) <= 160 + 16
+    apart = 61 / rate
+    soonest = min(at[j] - at[i] - (j - i) * apart for i in range(len(at)) for j in range(i + 1, len(at)))
+    assert soonest >= -1.0
+
+
+class Late:
+    """In the ledger's place: its first ticket comes to its caller late, as to a process that was stopped meanwhile."""
+
+    def __init__(self, late_s: float) -> None:
+        self.late_s = late_s
+        self.ended: list[float] = []
+
+    def begin(self, *_: Any) -> Ticket:
+        late_s, self.late_s = self.late_s, 0.0
+        return Ticket(1, time.time() - late_s)
+
+    def end(self, _: Ticket, cost: float, *__: Any) -> None:
+        self.ended.append(cost)
+
+
+@pytest.mark.parametrize(("late_s", "places"), [(0.2, 1), (0.6, 2), (5.0, 2)])
+def test_a_call_that_would_leave_late_gives_its_place_back(late_s: float, places: int) -> None:
+    """Half of what the places are apart beyond a minute stays for the way to the server."""
+    ledger: Any = Late(late_s)
+
+    async def ask(url: str) -> None:
+        endpoint = Endpoint(JudgeEndpoint(base_url=url, model="m"), ledger, None, {}, 1)
+        await endpoint.ask([{"role": "user", "content": "which?"}])
+        await endpoint.close()
+
+    with FakeEndpoint() as server:
+        asyncio.run(ask(server.url))
+        assert (len(server.calls), len(ledger.ended)) == (1, places)
 
 
 @pytest.mark.slow
