@@ -176,7 +176,6 @@ class EndpointJudge:
         return reply
 
     def _content(self, comparison: Comparison[Pictures], first: str, second: str) -> list[Message]:
-        """Pictures, then the question: servers keep the work on a common beginning."""
         text = self._text if comparison.context is None else self._context_text
         filled = text.format(
             question=quoted(comparison.question),
@@ -184,11 +183,7 @@ class EndpointJudge:
             a=quoted(first),
             b=quoted(second),
         )
-        pictures = [f"data:image/jpeg;base64,{base64.b64encode(each).decode()}" for each in comparison.frames]
-        return [
-            *({"type": "image_url", "image_url": {"url": picture}} for picture in pictures),
-            {"type": "text", "text": filled},
-        ]
+        return message_of(comparison.frames, filled)
 
     def _verdict(self, a_first: _Said, a_second: _Said) -> Verdict | NoVerdict:
         if a_first.p_first is None or a_second.p_first is None:
@@ -223,6 +218,12 @@ class EndpointJudge:
             f"the judge gave no verdict with answer {shown_first} shown first, asked {said.calls} times: "
             f"{said.fault}{reply}"
         )
+
+
+def message_of(frames: Pictures, text: str) -> list[Message]:
+    """The content of a message. Pictures, then the text: servers keep the work on a common beginning."""
+    pictures = [f"data:image/jpeg;base64,{base64.b64encode(each).decode()}" for each in frames]
+    return [*({"type": "image_url", "image_url": {"url": each}} for each in pictures), {"type": "text", "text": text}]
 
 
 def quoted(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -29,8 +29,8 @@ class Reply:
 class Speaker(Protocol):
     """Replies in words."""
 
-    def reply(self, texts: Sequence[str], frames: Sequence[Tensor], seed: int) -> list[Reply]:
-        """One reply a text, in order. `frames`: the visual tokens [F, P, D] that go with each text."""
+    def reply(self, texts: Sequence[str], frames: Sequence[Any], seed: int) -> list[Reply]:
+        """One reply a text, in order. `frames`: what is shown with each: visual tokens [F, P, D], or JPEG files."""
         ...
 
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from models.comparisons import normalised
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -27,14 +24,14 @@ class Group:
     Attributes:
         name: what the group is called, an instruction's id; it also decides in what order a model is shown the answers.
         question: the question.
-        frames: visual tokens [F, P, D] of the frames that the ranker sees.
+        frames: what the ranker is shown: a local model visual tokens [F, P, D], an endpoint JPEG files.
         answers: the answers, in any order.
         context: the video's narrative, or None to rank without one.
     """
 
     name: str
     question: str
-    frames: Tensor
+    frames: Any
     answers: tuple[str, ...]
     context: str | None = None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from models.endpoint_settings import JudgeEndpoint
 from models.templates import shipped
@@ -14,7 +15,9 @@ from tasks.ledger import SqliteLedger, ledger_path
 from tasks.worker import StageFailure
 
 if TYPE_CHECKING:
+    from models.endpoint import Endpoint
     from models.endpoint_judge import EndpointJudge
+    from models.endpoint_speaker import EndpointSpeaker
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +40,23 @@ def endpoint_judge(
         StageFailure: the key's variable is not set here, or there are more workers than calls may be under way.
         LakeError: the ledger cannot be used.
     """
-    from models.endpoint import Endpoint
     from models.endpoint_judge import SCHEMA, EndpointJudge
+
+    endpoint = _endpoint(settings, lake, workers, SCHEMA)
+    texts = {"text": text, "context_text": context_text, "again": AGAIN}
+    return EndpointJudge(endpoint, **texts, tie_margin=tie_margin, attempt=attempt)
+
+
+def endpoint_speaker(settings: JudgeEndpoint, *, lake: str, workers: int, attempt: int = 0) -> EndpointSpeaker:
+    """Who replies in words, for one of `workers` processes. Raises as `endpoint_judge`."""
+    from models.endpoint_speaker import EndpointSpeaker
+
+    in_words = replace(settings, structured="off", logprobs="off")  # An order is no verdict, and of any form.
+    return EndpointSpeaker(_endpoint(in_words, lake, workers, {}), attempt)
+
+
+def _endpoint(settings: JudgeEndpoint, lake: str, workers: int, schema: dict[str, Any]) -> Endpoint:
+    from models.endpoint import Endpoint
 
     if workers > settings.concurrency:
         raise StageFailure(
@@ -46,9 +64,7 @@ def endpoint_judge(
             f"set its concurrency to at least {workers}, or run.workers to less."
         )
     ledger = SqliteLedger(ledger_path(lake), settings)
-    endpoint = Endpoint(settings, ledger, _key(settings), SCHEMA, settings.concurrency // workers)
-    texts = {"text": text, "context_text": context_text, "again": AGAIN}
-    return EndpointJudge(endpoint, **texts, tie_margin=tie_margin, attempt=attempt)
+    return Endpoint(settings, ledger, _key(settings), schema, settings.concurrency // workers)
 
 
 @functools.cache  # Each arm asks for it; to be told once is enough.

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.endpoint_settings import JudgeEndpoint
 from models.rankings import Group, NoRanking, Ranking
 from models.settings import Sampling
 from models.slots import SlotVocabulary
 from models.templates import shipped
 from storage.lake import Lake
-from tasks.fanout import Outcome
+from tasks.fanout import Outcome, StageFailure
 from tasks.grading import Grader
 from tasks.groups import candidate_groups
+from tasks.judge_endpoint import endpoint_speaker
 from tasks.judge_prompts import needs
 from tasks.model_ref import ModelRef
-from tasks.preferences import LOCAL, PreferencesConfig, new_judge
+from tasks.pictures import MissingFramesError, Pictures
+from tasks.preferences import LOCAL, JudgeSettings, PreferencesConfig, new_endpoint_judge, new_judge
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 from tasks.training import final_adapter
 from tasks.truth import TruthRanker
 
 if TYPE_CHECKING:
+    from models.listwise import Speaker
     from models.rankings import Ranker
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["reward", "tournament", "listwise", "truth"]
+REMOTE = "endpoint"  # What the tournament's judge is called in its own configuration.
 
 
 class RankPrompts(BaseModel):
@@ -62,6 +67,11 @@ class RankingsConfig(BaseModel):
         default_factory=lambda: PreferencesConfig.model_validate({}),
         description="Method tournament: how two answers are compared; frame_set and narrative above hold, not its own.",
     )
+    endpoint: JudgeEndpoint | None = Field(
+        None,
+        description="Methods tournament and listwise: an OpenAI-compatible endpoint in the local model's place; a "
+        "tournament then asks it for verdicts.",
+    )
     prompts: RankPrompts = Field(default=RankPrompts(), description="Method listwise: what the model is asked.")
     sampling: Sampling = Field(
         default=Sampling(temperature=0.0, max_new_tokens=128),
@@ -83,18 +93,23 @@ class RankingsConfig(BaseModel):
         if self.method == "tournament" and self.judging.max_pairs is not None:
             raise ValueError("a tournament needs every pair: leave judging.max_pairs out")
         if self.method == "tournament" and self.judging.judge != LOCAL:
-            raise ValueError(f"a tournament asks the local judge alone, not {self.judging.judge!r}")
+            raise ValueError(f"a tournament asks models, not {self.judging.judge!r}: for a remote one, set endpoint")
+        if self.endpoint is not None and self.method not in ("tournament", "listwise"):
+            raise ValueError(f"method {self.method!r} asks no endpoint: leave it out")
         return self
 
     @property
     def judge(self) -> PreferencesConfig:
         """How the tournament's judge compares."""
-        return self.judging.model_copy(update={"frame_set": self.frame_set, "narrative": self.narrative})
+        shown: dict[str, Any] = {"frame_set": self.frame_set, "narrative": self.narrative}
+        if self.endpoint is not None:
+            shown |= {"method": "verdict", "judge": REMOTE, "endpoints": {REMOTE: self.endpoint}}
+        return self.judging.model_copy(update=shown)
 
     def asked(self) -> dict[str, str]:
         """The prompt that is used, if any."""
         if self.method == "tournament":
-            return {self.judge.prompt_name: getattr(self.judging.prompts, self.judge.prompt_name)}
+            return self.judge.asked
         if self.method == "listwise":
             name = "listwise_context" if self.narrative else "listwise"
             return {name: getattr(self.prompts, name)}
@@ -105,7 +120,7 @@ class RankingsConfig(BaseModel):
         own = {
             "reward": {"batch_size"},
             "tournament": set[str](),
-            "listwise": {"sampling", "attempts", "batch_size"},
+            "listwise": {"attempts"} if self.endpoint is not None else {"sampling", "attempts", "batch_size"},
             "truth": {"slots"},
         }
         settings = self.model_dump(mode="json", include={"method", "frame_set", "narrative", *own[self.method]})
@@ -114,16 +129,16 @@ class RankingsConfig(BaseModel):
     @property
     def drawn(self) -> bool:
         """Whether rankings depend on chance."""
-        return self.method == "listwise" and self.sampling.temperature > 0
+        return self.method == "listwise" and self.endpoint is None and self.sampling.temperature > 0
 
 
 def rankings(
     ctx: RunContext,
     config: RankingsConfig,
     candidates: StageResult,
-    tokens: StageResult,
+    shown: StageResult,
     captions: StageResult | None,
-    model: ModelRef | None,
+    model: ModelRef | JudgeEndpoint | None,
     arm: str,
     *,
     reward: StageResult | None = None,
@@ -140,7 +155,7 @@ def rankings(
         ctx: the run.
         config: how to rank.
         candidates: the answers.
-        tokens: the visual tokens of `model`.
+        shown: the visual tokens of `model`, or the frames for one behind an endpoint.
         captions: the narratives, where the ranker is to read them.
         model: who judges or orders; of a reward model the one that it was trained on; None for method truth.
         arm: what the rows are called.
@@ -148,9 +163,12 @@ def rankings(
         instructions: the true answers, for method truth; no other method is handed them.
 
     Raises:
-        ValueError: the method lacks one of these.
+        ValueError: the method lacks one of these, or `model` is not the endpoint that the configuration names.
+        StageFailure: an endpoint answers nobody or has used up its budget; what it said is in its ledger.
     """
     _check(config, captions, model, reward, instructions)
+    if (model if isinstance(model, JudgeEndpoint) else None) != config.endpoint:
+        raise ValueError(f"Rankings {arm!r} were handed another model than rankings.endpoint says.")
     narrated = captions.ref if captions is not None and config.narrative else None
     scored = reward.ref if reward is not None and config.method == "reward" else None
     true = instructions.ref if instructions is not None and config.method == "truth" else None
@@ -158,7 +176,7 @@ def rankings(
         name="rankings",
         table="rankings",
         config={**config.decisive(), "arm": arm},
-        inputs=(candidates.ref, tokens.ref, *(ref for ref in (narrated, scored, true) if ref is not None)),
+        inputs=(candidates.ref, shown.ref, *(ref for ref in (narrated, scored, true) if ref is not None)),
         model=None if model is None else model.identity,
         prompts=config.asked(),
         seed=ctx.seed if config.drawn else 0,
@@ -167,8 +185,8 @@ def rankings(
         reuse=not config.drawn and true is None,
         label=f"rankings {arm}",
     )
-    settings = RankSettings(ctx.lake_root, tokens.ref, model, config, arm, scored, true)
-    groups = (candidates.ref, tokens.ref, narrated)
+    settings = RankSettings(ctx.lake_root, shown.ref, model, config, arm, scored, true, ctx.pool.workers)
+    groups = (candidates.ref, shown.ref, narrated)
     result = run_stage(ctx, stage, lambda: _items(ctx.lake, groups, scored), RankGroups, settings)
     if not result.cached:
         _report_equal(ctx.lake, result)
@@ -178,7 +196,7 @@ def rankings(
 def _check(
     config: RankingsConfig,
     captions: StageResult | None,
-    model: ModelRef | None,
+    model: ModelRef | JudgeEndpoint | None,
     reward: StageResult | None,
     instructions: StageResult | None,
 ) -> None:
@@ -214,12 +232,18 @@ class RankSettings:
     """What a worker needs."""
 
     lake: str
-    tokens: StageRef
-    model: ModelRef | None
+    shown: StageRef
+    model: ModelRef | JudgeEndpoint | None
     config: RankingsConfig
     arm: str
     reward: StageRef | None = None
     truth: StageRef | None = None
+    workers: int = 1
+    attempt: int = 0
+
+    def at_attempt(self, attempt: int) -> RankSettings:
+        """An endpoint is asked anew in each attempt; a local model would only be loaded anew."""
+        return replace(self, attempt=attempt) if isinstance(self.model, JudgeEndpoint) else self
 
 
 class RankGroups:
@@ -227,14 +251,23 @@ class RankGroups:
 
     def __init__(self, settings: RankSettings) -> None:
         lake = Lake(settings.lake)
-        self._tokens = VisualTokens(lake, settings.tokens)
+        self._shown: VisualTokens | Pictures
+        if isinstance(settings.model, JudgeEndpoint):
+            self._shown = Pictures(lake, settings.shown, settings.model.max_side, settings.model.jpeg_quality)
+        else:
+            self._shown = VisualTokens(lake, settings.shown)
         self._ranker = new_ranker(lake, settings)
         self._config = settings.config
         self._arm = settings.arm
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
+        from models.endpoint import EndpointError
+
         groups = [self._group(item) for item in items]
-        ranked = iter(self._ranker.rank([group for group in groups if isinstance(group, Group)], seed))
+        try:
+            ranked = iter(self._ranker.rank([group for group in groups if isinstance(group, Group)], seed))
+        except EndpointError as error:
+            raise StageFailure(str(error)) from None
         return [
             self._outcome(item, group, next(ranked))
             if isinstance(group, Group)
@@ -249,8 +282,8 @@ class RankGroups:
         if len(item["candidates"]) < 2:
             return "it has one candidate, and an order needs two; raise candidates.n"
         try:
-            frames = self._tokens.frames(item["video"], self._config.frame_set)
-        except MissingTokensError as error:
+            frames = self._shown.frames(item["video"], self._config.frame_set)
+        except (MissingTokensError, MissingFramesError) as error:
             return str(error)
         answers = tuple(text for _, text in item["candidates"])
         return Group(item["item_id"], item["question"], frames, answers, item["narrative"])
@@ -291,7 +324,7 @@ class RankGroups:
 
 def new_ranker(lake: Lake, settings: RankSettings) -> Ranker:
     """The ranker that a configuration describes."""
-    from models.listwise import ListwiseRanker, LocalSpeaker
+    from models.listwise import LocalSpeaker
     from models.rankers import RewardRanker, TournamentRanker
     from models.reward_model import RewardModel
 
@@ -299,18 +332,33 @@ def new_ranker(lake: Lake, settings: RankSettings) -> Ranker:
     if settings.truth is not None:
         return TruthRanker(Grader(config.slots), _true_answers(lake, settings.truth))
     assert settings.model is not None  # checked by `rankings`
+    if isinstance(settings.model, JudgeEndpoint):
+        return _remote_ranker(settings.model, settings)
     lm = settings.model.load(lake)
     if settings.reward is not None:
         reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, settings.reward)))
         return RewardRanker(reward, batch_size=config.batch_size)
     if config.method == "tournament":
         return TournamentRanker(new_judge(lm, config.judge))
-    return ListwiseRanker(
-        LocalSpeaker(lm, config.sampling, batch_size=config.batch_size),
-        text=config.prompts.listwise,
-        context_text=config.prompts.listwise_context,
-        attempts=config.attempts,
-    )
+    return _listwise(LocalSpeaker(lm, config.sampling, batch_size=config.batch_size), config)
+
+
+def _remote_ranker(model: JudgeEndpoint, settings: RankSettings) -> Ranker:
+    from models.rankers import TournamentRanker
+
+    config, limits = settings.config, (settings.workers, settings.attempt)
+    if config.method == "tournament":
+        way = JudgeSettings(settings.lake, settings.shown, model, config.judge, settings.arm, *limits)
+        return TournamentRanker(new_endpoint_judge(model, way))
+    speaker = endpoint_speaker(model, lake=settings.lake, workers=settings.workers, attempt=settings.attempt)
+    return _listwise(speaker, config)
+
+
+def _listwise(speaker: Speaker, config: RankingsConfig) -> Ranker:
+    from models.listwise import ListwiseRanker
+
+    texts = {"text": config.prompts.listwise, "context_text": config.prompts.listwise_context}
+    return ListwiseRanker(speaker, **texts, attempts=config.attempts)
 
 
 def _true_answers(lake: Lake, instructions: StageRef) -> dict[str, str | None]:

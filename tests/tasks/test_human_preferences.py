@@ -256,7 +256,7 @@ def test_what_people_cannot_do_is_refused_before_a_run_exists() -> None:
         endpoint = {name: {"base_url": "https://host/v1", "model": "m"}}
         with pytest.raises(ValidationError, match=f"cannot be called '{name}', which is the name of another judge"):
             PreferencesConfig.model_validate({"endpoints": endpoint})
-    with pytest.raises(ValidationError, match="asks the local judge alone, not 'human'"):
+    with pytest.raises(ValidationError, match="asks models, not 'human'"):
         RankingsConfig.model_validate({"method": "tournament", "judging": {"judge": "human"}})
     with pytest.raises(ValidationError, match="human"):
         config(prompts={"human": ""})
