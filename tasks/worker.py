@@ -132,6 +132,7 @@ class WorkerProcess:
         try:
             outcomes = self._processors[key].process(items, seed)
         except (LakeError, ProcessorError, StageFailure) as error:
+            del self._processors[key]  # It has come to its end: whoever goes on begins with a new one.
             return Reply(fatal=portable(error))
         except Exception as error:
             return Reply(failure=f"{type(error).__name__}: {error}".rstrip(": "))

@@ -66,7 +66,10 @@ class Worker:
         """One call. An item alone is timed here, several are timed in the process too, one by one (`next_item`)."""
         alone = len(items) == 1
         limit_s = None if item_timeout_s is None else item_timeout_s * len(items)
+        loaded = self._loaded
         reply: Reply = self._call(limit_s, "process", key, items, seed, None if alone else item_timeout_s)
+        if reply.fatal is not None and key in loaded:
+            loaded.remove(key)  # The process has dropped it.
         return reply
 
     def kill(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from storage.errors import LakeError
-from tasks.fanout import Outcome, ProcessorError, Unit, WorkerPool, next_item
+from tasks.fanout import Outcome, ProcessorError, StageFailure, Unit, WorkerPool, next_item
 from tasks.worker import Reply
 from tasks.worker_handle import Worker
 
@@ -57,6 +57,19 @@ class Sloppy:
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002
         return [Outcome(item["item_id"], [{}]) for item in items[1:]]
+
+
+class Finite:
+    """Ends for good, as a judge whose endpoint has no more money."""
+
+    def __init__(self, settings: Any) -> None:  # noqa: ARG002
+        self.ended = False
+
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002
+        self.ended = self.ended or any(item.get("do") == "end" for item in items)
+        if self.ended:
+            raise StageFailure("it has ended")
+        return [Outcome(item["item_id"], [{}]) for item in items]
 
 
 class Unbuildable:
@@ -171,6 +184,13 @@ def test_a_processor_that_kills_every_worker_stops_the_stage(pool: WorkerPool) -
 def test_a_lake_error_stops_the_stage_as_it_is(pool: WorkerPool) -> None:
     with pytest.raises(LakeError, match="free space, then run the same command"):
         collect(pool, units(1, 3, i001="lake"))
+
+
+def test_a_processor_that_ended_its_stage_is_not_used_again(pool: WorkerPool) -> None:
+    with pytest.raises(StageFailure, match="it has ended"):
+        list(pool.run(Finite, None, [Unit(0, [{"item_id": "one", "do": "end"}], 0)]))
+    for _ in range(pool.workers):  # Each worker comes by turns.
+        assert len(list(pool.run(Finite, None, [Unit(0, [{"item_id": "one"}], 0)]))) == 1
 
 
 def test_a_lost_item_is_a_bug_not_a_bad_item(pool: WorkerPool) -> None:
