@@ -87,6 +87,19 @@ def the_longer(call: Call) -> Said:
     return verdict("A" if (len(first), first) > (len(second), second) else "B")
 
 
+def check_sizes(made: Plan) -> None:
+    """What the data and the settings fix is exact."""
+    assert made.unknown == ["preferences hosted"], [line for line in made.lines if line.note]
+    lines = {line.name: line for line in made.lines}
+    assert made.counts == {"videos": 32, "clips": 64, "frames": 32 * 22, "sft": 108, "rl": 108, "benchmark": 72}
+    sizes = {"frames": 32, "captions": 32, "sft": 3, "candidates rl": 32, "policy hosted": 3, "benchmark sft": 16}
+    assert {name: lines[name].to_do for name in sizes} == sizes
+    calls = {"captions": 64, "candidates rl": 32 * 4, "benchmark sft": 16 * 2, "preferences hosted": 32 * 12}
+    assert {name: lines[name].calls for name in calls} == calls
+    assert (lines["preferences hosted"].cost or 0) > 0
+    assert made.wall_seconds > 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
@@ -108,6 +121,8 @@ def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
         p = load("miniature", [*place.overrides("hosted"), *hosted])
         planned = make_plan(p, SilentProgress(), sample=24)
         assert server.calls == [], "a plan calls no endpoint"
+        assert not Path(p.run.lake_root).exists(), "a plan leaves nothing behind"
+        check_sizes(planned)
         planned.write(p.run.results)
         done = place.run("hosted", *hosted)
         assert done.returncode == 0, done.stderr
@@ -126,27 +141,6 @@ def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
         known = what_is_done(p, SilentProgress())
         assert known["preferences hosted"].result is not None
         assert known["policy hosted"].result is not None
-
-
-@pytest.mark.slow
-def test_a_plan_measures_every_stage_and_leaves_nothing_behind(overrides: list[str]) -> None:
-    hosted = [f"preferences.endpoints={ENDPOINT}", "arms.1.judge=hosted", "arms.1.method=verdict"]
-    p = load("miniature", [*overrides, *hosted, "candidates.n=4"])
-    made = make_plan(p, SilentProgress(), sample=24)
-    assert not Path(p.run.lake_root).exists()
-    assert made.unknown == ["preferences ppo_no_context"], [line for line in made.lines if line.note]
-    lines = {line.name: line for line in made.lines}
-    assert made.counts == {"videos": 32, "clips": 64, "frames": 32 * 22, "sft": 108, "rl": 108, "benchmark": 72}
-    sizes = {"frames": 32, "captions": 32, "sft": 3, "candidates rl": 32, "policy ppo_context": 3, "benchmark sft": 16}
-    assert {name: lines[name].to_do for name in sizes} == sizes
-    # What the settings fix is exact: two captions a video, four answers an instruction, two decodings a question.
-    assert lines["captions"].calls == 64
-    assert lines["candidates rl"].calls == 128
-    assert lines["benchmark sft"].calls == 32
-    priced = lines["preferences ppo_no_context"]
-    assert priced.calls == 32 * 12
-    assert (priced.cost or 0) > 0
-    assert made.wall_seconds > 0
 
 
 def test_a_lake_that_is_not_there_is_not_made_and_one_without_stages_holds_nothing(
