@@ -88,8 +88,8 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     lake, chance = place.lake("killed"), random.Random(0)
     left, killed, broken_off = set(UNDER_WAY), [], 0
     while left:
-        # Every fourth with a Prefect server of its own, which then dies with it.
-        here = replace(place, server=None if len(killed) % 4 == 0 else place.server)
+        # Every sixth with a Prefect server of its own, which then dies with it.
+        here = replace(place, server=None if len(killed) % 6 == 0 else place.server)
         with here.started("killed", "run.workers=1") as process:
             stage = first_under_way(process, here, lake, left)
             if stage is None:

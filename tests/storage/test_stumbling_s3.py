@@ -61,10 +61,10 @@ def through(s3_root: str, s3_server: str, monkeypatch: pytest.MonkeyPatch, reque
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("through", [ISSUE, HARSH], ids=["issue", "harsh"], indirect=True)
-def test_the_rows_are_the_same_as_without_faults(s3_root: str, through: Proxy, tmp_path: Path) -> None:
-    expected = write_and_read(str(tmp_path / "lake"), tmp_path / "one", shards=12)
-    assert write_and_read(s3_root, tmp_path / "two", shards=12) == expected
+@pytest.mark.parametrize(("through", "shards"), [(ISSUE, 12), (HARSH, 5)], ids=["issue", "harsh"], indirect=["through"])
+def test_the_rows_are_the_same_as_without_faults(s3_root: str, through: Proxy, shards: int, tmp_path: Path) -> None:
+    expected = write_and_read(str(tmp_path / "lake"), tmp_path / "one", shards=shards)
+    assert write_and_read(s3_root, tmp_path / "two", shards=shards) == expected
     assert {"refused", "refused_late"} <= set(through.counts), "a test without faults would prove nothing"
     assert {"cut_request", "cut_answer"} & set(through.counts)
 
