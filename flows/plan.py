@@ -19,7 +19,7 @@ from storage.places import is_s3
 from tasks.audit_limits import LIMITS
 from tasks.expense import Expense
 from tasks.fanout import WorkerPool
-from tasks.plan import Line, Plan, Size, digest, in_the_lake, scaled
+from tasks.plan import SAMPLE, Line, Plan, Size, digest, in_the_lake, scaled
 from tasks.plan_endpoint import MOST, priced
 from tasks.plan_sample import VIDEOS, write_sample
 from tasks.preferences import LOCAL
@@ -29,7 +29,6 @@ from tasks.report import machine
 from tasks.stage import RunContext, StageResult
 from tasks.videos import VideosConfig
 
-SAMPLE = 16  # Instructions of each split.
 STEPS = {"sft": 4, "reward_model": 4, "policy": 3}  # The first of them warms up and is not counted.
 BY_PAIRS = ("audit", "agreement")
 BY_VIDEO = ("videos", "frames", "visual_tokens")

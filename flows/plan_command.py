@@ -10,8 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tasks.pages import duration, thousands
-from tasks.plan import Line, Plan
+from tasks.plan import SAMPLE, Line, Plan
 
 out = Console(highlight=False)
 
@@ -21,7 +20,7 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")
     ] = None,
-    sample: Annotated[int, typer.Option(min=4, help="Questions of each split that are run to measure.")] = 16,
+    sample: Annotated[int, typer.Option(min=4, help="Questions of each split that are run to measure.")] = SAMPLE,
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Price of an hour of the machines that the workers run on.")
     ] = None,
@@ -43,6 +42,8 @@ def plan(
 
 def show(made: Plan) -> None:
     """Prints the plan."""
+    from tasks.pages import duration
+
     out.print(", ".join(f"{count:,} {name}" for name, count in made.counts.items()))
     out.print(_table(made.lines))
     for name in made.unknown:
@@ -62,6 +63,8 @@ def show(made: Plan) -> None:
 
 
 def _table(lines: Sequence[Line]) -> Table:
+    from tasks.pages import duration, thousands
+
     paid = any(line.cost for line in lines)
     table = Table(box=box.SIMPLE)
     table.add_column("stage", no_wrap=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.expense import Expense
-from tasks.pages import write
 
 logger = logging.getLogger(__name__)
 
 PLAN = "plan.json"
+SAMPLE = 16  # Questions of each split that are run to measure.
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class Plan:
 
     def write(self, folder: Path) -> Path:
         """plan.json in the run's folder, for the report to compare with."""
+        from tasks.pages import write
+
         folder.mkdir(parents=True, exist_ok=True)
         totals = {"wall_seconds": self.wall_seconds, "cost": self.cost, "cost_bound": self.cost_bound}
         write(folder / PLAN, json.dumps({**asdict(self), "totals": totals}, indent=2) + "\n")
