@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.settings import Sampling
@@ -174,28 +175,36 @@ def summarise(rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
     """
     rows = [row for row in rows if row.get("status", "ok") == "ok"]
     kinds = Counter(row["kind"] for row in rows if row["decoding"] == "greedy")
-    means = _means(rows, seed)
-    of_kind = {kind: _means([row for row in rows if row["kind"] == kind], seed) for kind in sorted(kinds)}
+    means = {name: mean_of(rows, name, seed=seed) for name in MEASURES}
+    of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in sorted(kinds)}
     return {
-        **_values(means),
+        **{name: None if each is None else each.value for name, each in means.items()},
         "n": kinds.total(),
         "cut": sum(not row["finished"] for row in rows),
         "intervals": {name: [each.low, each.high] for name, each in means.items() if each is not None},
-        "kinds": {kind: {**_values(each), "n": kinds[kind]} for kind, each in of_kind.items()},
+        "kinds": {
+            kind: {**{name: _plain_mean(each, name) for name in MEASURES}, "n": kinds[kind]}
+            for kind, each in of_kind.items()
+        },
     }
 
 
-def _values(means: Mapping[str, Interval | None]) -> dict[str, float | None]:
-    return {name: None if each is None else each.value for name, each in means.items()}
+def mean_of(rows: Sequence[Row], measure: str, *, seed: int = 0) -> Interval | None:
+    """The mean of a measure with its 95 % interval, videos resampled; None where no row has it."""
+    scored = _scored(rows, measure)
+    column = MEASURES[measure][1]
+    values, videos = [row[column] for row in scored], [row["video"] for row in scored]
+    return bootstrap_mean(values, videos, seed=seed) if scored else None
 
 
-def _means(rows: Sequence[Row], seed: int) -> dict[str, Interval | None]:
-    means: dict[str, Interval | None] = {}
-    for name, (decoding, column) in MEASURES.items():
-        scored = [row for row in rows if row["decoding"] == decoding and row[column] is not None]
-        values, videos = [row[column] for row in scored], [row["video"] for row in scored]
-        means[name] = bootstrap_mean(values, videos, seed=seed) if scored else None
-    return means
+def _plain_mean(rows: Sequence[Row], measure: str) -> float | None:
+    values = [row[MEASURES[measure][1]] for row in _scored(rows, measure)]
+    return float(np.mean(values)) if values else None
+
+
+def _scored(rows: Sequence[Row], measure: str) -> list[Row]:
+    decoding, column = MEASURES[measure]
+    return [row for row in rows if row["decoding"] == decoding and row[column] is not None]
 
 
 def paired_difference(rows: Sequence[Row], others: Sequence[Row], measure: str, *, seed: int = 0) -> Interval:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.agreement import ALL, Agreement, read_agreement
-from tasks.benchmark import MEASURES, paired_difference, summarise
+from tasks.benchmark import MEASURES, mean_of, paired_difference, summarise
 from tasks.intervals import Interval
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def _checkpoint(label: str, title: str, series: int, rows: Mapping[str, _Rows], 
         n=summary["n"],
         cut=summary["cut"],
         measures=_intervals(summary),
-        kinds={kind: _intervals(summarise(_of_kind(own, kind)))[HEADLINE] for kind in kinds},
+        kinds={kind: each for kind in kinds if (each := mean_of(_of_kind(own, kind), HEADLINE)) is not None},
         differences=_differences(own, sft),
         kind_differences={
             kind: each
             for kind in kinds
-            if (each := _differences(_of_kind(own, kind), _of_kind(sft, kind)).get(HEADLINE)) is not None
+            if (each := _gain(_of_kind(own, kind), _of_kind(sft, kind), HEADLINE)) is not None
         },
         recovery=_recoveries(own, rows) if is_arm else {},
     )
@@ -95,15 +95,18 @@ def _intervals(summary: dict[str, Any]) -> dict[str, Interval]:
 
 
 def _differences(own: _Rows, sft: _Rows) -> dict[str, Interval]:
-    found = {}
-    for name, (decoding, column) in MEASURES.items():
-        scored = [
-            {row["instruction"] for row in rows if row["decoding"] == decoding and row[column] is not None}
-            for rows in (own, sft)
-        ]
-        if scored[0] & scored[1]:
-            found[name] = paired_difference(own, sft, name)
-    return found
+    found = {name: _gain(own, sft, name) for name in MEASURES}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _gain(own: _Rows, sft: _Rows, measure: str) -> Interval | None:
+    """None where no question was answered by both."""
+    decoding, column = MEASURES[measure]
+    scored = [
+        {row["instruction"] for row in rows if row["decoding"] == decoding and row[column] is not None}
+        for rows in (own, sft)
+    ]
+    return paired_difference(own, sft, measure) if scored[0] & scored[1] else None
 
 
 def _recoveries(own: _Rows, rows: Mapping[str, _Rows]) -> dict[str, float]:

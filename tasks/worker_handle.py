@@ -73,10 +73,12 @@ class Worker:
         return reply
 
     def kill(self) -> None:
+        actor, self._actor, self._loaded = self._actor, None, []
+        if actor is None:
+            return  # A run that found everything done never imported Ray.
         import ray
 
-        actor, self._actor, self._loaded = self._actor, None, []
-        if actor is not None and ray.is_initialized():
+        if ray.is_initialized():
             ray.kill(actor)
 
     def _call(self, limit_s: float | None, method: str, *arguments: Any) -> Any:
