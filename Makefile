@@ -11,6 +11,8 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
+# Every process would compile the project's own files again where this is set.
+export PYTHONDONTWRITEBYTECODE :=
 export PREFECT_HOME := $(CURDIR)/.prefect
 
 .PHONY: demo test lint up down setup

@@ -12,7 +12,9 @@ if ! "${pip[@]}" install --quiet uv; then
 fi
 
 uv_options "$venv/bin/python"
-if ! "$venv/bin/uv" pip install --python "$venv/bin/python" "${options[@]}" -c constraints.txt -e '.[dev]'; then
+# Compiled now, as pip does: where Python may not write bytecode (PYTHONDONTWRITEBYTECODE, as in many images for
+# containers), each of a run's dozen processes would compile torch and transformers anew, some 10 s of its core.
+if ! "$venv/bin/uv" pip install --python "$venv/bin/python" --compile-bytecode "${options[@]}" -c constraints.txt -e '.[dev]'; then
     echo "uv could not install the project; trying pip (slower)."
     "${pip[@]}" install --quiet -c constraints.txt -e '.[dev]'
 fi
