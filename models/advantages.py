@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.settings import KlEstimator
+from models.settings import GroupAdvantage, KlEstimator
 
 
 def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) -> Tensor:
@@ -66,3 +66,34 @@ def whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
     mean = (values * mask).sum() / mask.sum()
     variance = ((values - mean) ** 2 * mask).sum() / mask.sum()
     return (values - mean) * torch.rsqrt(variance + epsilon) * mask
+
+
+def group_advantages(scores: Tensor, kind: GroupAdvantage, epsilon: float = 1e-4) -> Tensor:
+    """How much better each of a prompt's responses is than its group; holds for all of the response's tokens.
+
+    grpo: (score - mean) / (deviation + epsilon), the deviation unbiased and epsilon 1e-4 as in TRL; verl adds 1e-6
+    (https://arxiv.org/abs/2402.03300 section 4.1.2). dr_grpo: score - mean: dividing would weigh groups with little
+    contrast most (https://arxiv.org/abs/2503.20783 section 3.1). rloo: score - mean of the others
+    (https://arxiv.org/abs/2402.14740 section 2).
+
+    Args:
+        scores: [N, G], G responses to each of N prompts, G at least 2.
+        kind: as above.
+        epsilon: added to the deviation.
+
+    Returns:
+        [N, G]; each row sums to 0. A group whose scores are all equal gets 0.
+
+    Raises:
+        ValueError: a response stands alone.
+    """
+    size = scores.shape[1]
+    if size < 2:
+        raise ValueError("a response is compared with its group: sample at least 2 to each prompt")
+    centred = scores - scores.mean(1, keepdim=True)
+    centred = centred.masked_fill((scores == scores[:, :1]).all(1, keepdim=True), 0.0)  # rounding is no contrast
+    if kind == "dr_grpo":
+        return centred
+    if kind == "rloo":
+        return centred * size / (size - 1)
+    return centred / (scores.std(1, keepdim=True) + epsilon)

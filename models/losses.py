@@ -1,7 +1,7 @@
 """The losses of RLAIF as pure functions of tensors.
 
-Masks are 1 (or True) at tokens that count. Every reduction is a mean over the counted tokens of the batch, so padding
-changes nothing and a batch of one sequence weighs each of its tokens like any other.
+Masks are 1 (or True) at tokens that count. Losses of tokens become one number by a `Reduction`, by default the mean
+over the counted tokens of the batch: padding changes nothing. Losses of pairs are means over the pairs.
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from models.reductions import PER_TOKEN, Reduction
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` counts; both of one shape. NaN when nothing counts."""
     return (values * mask).sum() / mask.sum()
 
 
-def next_token_loss(logprobs: Tensor, mask: Tensor) -> Tensor:
+def next_token_loss(logprobs: Tensor, mask: Tensor, reduction: Reduction = PER_TOKEN) -> Tensor:
     """Cross-entropy of the response tokens, from their log-probabilities [B, R] and mask [B, R]."""
-    return -masked_mean(logprobs, mask)
+    return -reduction(logprobs, mask)
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, centering: float = 0.0) -> Tensor:
-    """-log sigmoid(r_chosen - r_rejected), plus a pull of the mean reward towards zero.
+def bradley_terry(
+    chosen: Tensor,
+    rejected: Tensor,
+    centering: float = 0.0,
+    margin: Tensor | None = None,
+    preference: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of the labels under P(chosen beats rejected) = sigmoid(r_chosen - r_rejected - margin).
 
     The centring term is |mean(r_chosen + r_rejected)|, weighted 1e-3 in VLM-RLAIF: Bradley-Terry alone leaves the level
     of the rewards free.
@@ -30,14 +38,55 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, centering: float = 0.0) -> T
     Args:
         chosen: rewards [N] of the preferred answers.
         rejected: rewards [N] of the others.
-        centering: weight of the pull.
+        centering: weight of the pull of the mean reward towards zero.
+        margin: by how much [N] the chosen is to lead (Llama 2, https://arxiv.org/abs/2307.09288 equation 2); None: 0.
+        preference: soft labels [N], the probability that `chosen` is the better, from the judge's p(A); None: 1.
 
     Source: https://arxiv.org/abs/2402.03746 section 3 and the reward model of the code published with it.
     """
-    return -logsigmoid(chosen - rejected).mean() + centering * (chosen + rejected).mean().abs()
+    lead = chosen - rejected if margin is None else chosen - rejected - margin
+    won = -logsigmoid(lead)
+    loss = won if preference is None else preference * won - (1 - preference) * logsigmoid(-lead)
+    return loss.mean() + centering * (chosen + rejected).mean().abs()
 
 
-def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+def dpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Direct preference optimisation: Bradley-Terry on implicit rewards beta (log policy - log reference).
+
+    Args:
+        chosen: log-probabilities [N] of the preferred answers under the policy, summed over their tokens.
+        rejected: those of the others.
+        reference_chosen: log-probabilities [N] under the reference; no gradient.
+        reference_rejected: those of the others.
+        beta: how strongly the policy is held to the reference, reward units a nat.
+        label_smoothing: probability that a label is wrong (conservative DPO); 0: the labels are believed.
+
+    Returns:
+        The loss, and the implicit rewards' margin [N], chosen less rejected; no gradient.
+
+    Source: https://arxiv.org/abs/2305.18290 equation 7; smoothing: https://ericmitchell.ai/cdpo.pdf.
+    """
+    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    loss = -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+    return loss.mean(), margin.detach()
+
+
+def policy_loss(
+    new: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: float,
+    reduction: Reduction = PER_TOKEN,
+) -> tuple[Tensor, Tensor]:
     """PPO's clipped surrogate: mean of max(-A rho, -A clip(rho, 1 - clip, 1 + clip)), rho = exp(new - old).
 
     Args:
@@ -46,20 +95,24 @@ def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip
         advantages: [B, R].
         mask: [B, R].
         clip: how far the ratio may move.
+        reduction: how tokens become one number.
 
     Returns:
-        The loss, and the share of tokens whose ratio was clipped.
+        The loss, and the share of the counted tokens of this part whose ratio was clipped.
 
     Source: https://arxiv.org/abs/1707.06347 equation 7.
     """
-    ratio = (new - old).exp()
+    # Padding may hold anything: its ratio is 1, so that no overflow there becomes NaN under the mask.
+    ratio = (new - old).masked_fill(~mask.bool(), 0.0).exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
     loss = torch.maximum(-advantages * ratio, -advantages * clipped)
     binding = (-advantages * clipped > -advantages * ratio).float()
-    return masked_mean(loss, mask), masked_mean(binding, mask)
+    return reduction(loss, mask), masked_mean(binding, mask)
 
 
-def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+def value_loss(
+    new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float, reduction: Reduction = PER_TOKEN
+) -> Tensor:
     """Half the mean of max((V - R)^2, (V_clipped - R)^2), V_clipped within `clip` of the value at sampling time.
 
     Args:
@@ -68,8 +121,16 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: fl
         returns: targets [B, R].
         mask: [B, R].
         clip: how far a value may move in one rollout; infinity switches clipping off.
+        reduction: how tokens become one number.
 
     Source: https://arxiv.org/abs/2005.12729 section 3 (value function clipping).
     """
     clipped = old + (new - old).clamp(-clip, clip)
-    return 0.5 * masked_mean(torch.maximum((new - returns) ** 2, (clipped - returns) ** 2), mask)
+    return 0.5 * reduction(torch.maximum((new - returns) ** 2, (clipped - returns) ** 2), mask)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy [...] in nats of the distributions that logits [..., V] give; a token of logit -inf adds nothing."""
+    logprobs = logits.log_softmax(-1)
+    probabilities = logprobs.exp()
+    return -torch.where(probabilities > 0, probabilities * logprobs, 0.0).sum(-1)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 KlEstimator = Literal["k1", "k1_clamped", "k3"]
+ReductionName = Literal["token", "sequence", "constant"]
+GroupAdvantage = Literal["grpo", "dr_grpo", "rloo"]
+RankMode = Literal["oracle", "paper", "signed", "tie_aware"]
+DcgForm = Literal["written", "table", "log"]
+RankBound = Literal["none", "clamp", "symmetric"]
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

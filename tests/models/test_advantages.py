@@ -1,12 +1,15 @@
 """Rewards a token, KL estimates and generalized advantages against plain loops."""
 
+import statistics
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ragged import ragged
 
-from models.advantages import generalized_advantages, kl_per_token, token_rewards, whiten
+from models.advantages import generalized_advantages, group_advantages, kl_per_token, token_rewards, whiten
+from models.settings import GroupAdvantage
 
 
 def plain_advantages(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
@@ -74,3 +77,30 @@ def test_k1_and_k3_estimate_the_same_divergence() -> None:
     for estimator in ("k1", "k3"):
         estimate = kl_per_token(policy[drawn], reference[drawn], estimator).mean().item()
         assert estimate == pytest.approx(truth, abs=2e-3)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=6), st.floats(-10, 10))
+def test_group_advantages_are_their_definitions(scores: list[float], shift: float) -> None:
+    each = torch.tensor([scores], dtype=torch.float64)
+    mean = sum(scores) / len(scores)
+    deviation = statistics.stdev(scores)
+    plain = {
+        "grpo": [(score - mean) / (deviation + 1e-4) for score in scores],
+        "dr_grpo": [score - mean for score in scores],
+        "rloo": [score - (sum(scores) - score) / (len(scores) - 1) for score in scores],
+    }
+    for kind, expected in plain.items():
+        found = group_advantages(each, kind)
+        assert found[0].tolist() == pytest.approx(expected, abs=1e-9)
+        assert found.sum().item() == pytest.approx(0, abs=1e-9)
+        assert torch.allclose(group_advantages(each + shift, kind), found, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo"])
+def test_equal_scores_teach_nothing(kind: GroupAdvantage) -> None:
+    assert not group_advantages(torch.full((2, 3), 0.1), kind).any()
+
+
+def test_a_group_of_one_has_nothing_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        group_advantages(torch.zeros(4, 1), "grpo")

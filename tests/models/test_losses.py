@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragged import ragged
 
-from models.losses import bradley_terry, masked_mean, next_token_loss, policy_loss, value_loss
+from models.losses import (
+    bradley_terry,
+    dpo,
+    entropy,
+    masked_mean,
+    next_token_loss,
+    policy_loss,
+    value_loss,
+)
 
 
 def test_bradley_terry_gives_the_published_vector() -> None:
@@ -67,3 +75,56 @@ def test_masked_mean_counts_tokens_not_rows() -> None:
     values = torch.tensor([[1.0, 3.0, 100.0], [5.0, 100.0, 100.0]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     assert masked_mean(values, mask).item() == 3.0
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0), st.floats(-1.0, 1.0))
+def test_bradley_terry_with_margins_and_soft_labels_is_the_plain_loop(seed: int, label: float, margin: float) -> None:
+    (rewards, *_), _ = ragged(seed)
+    chosen, rejected = rewards[0], rewards[1]
+    terms = []
+    for one, other in zip(chosen.tolist(), rejected.tolist(), strict=True):
+        p = 1 / (1 + math.exp(-(one - other - margin)))
+        terms.append(-label * math.log(p) - (1 - label) * math.log(1 - p))
+    every = torch.full_like(chosen, label), torch.full_like(chosen, margin)
+    found = bradley_terry(chosen, rejected, margin=every[1], preference=every[0])
+    assert found.item() == pytest.approx(sum(terms) / len(terms), abs=1e-12)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 1.0), st.floats(0.0, 0.5))
+def test_dpo_is_the_plain_loop(seed: int, beta: float, smoothing: float) -> None:
+    (one, other, _), _ = ragged(seed, rows=2)
+    terms, margins = [], []
+    for row in zip(*one.tolist(), *other.tolist(), strict=True):
+        margin = beta * ((row[0] - row[2]) - (row[1] - row[3]))
+        p = 1 / (1 + math.exp(-margin))
+        terms.append(-(1 - smoothing) * math.log(p) - smoothing * math.log(1 - p))
+        margins.append(margin)
+    loss, found = dpo(one[0], one[1], other[0], other[1], beta=beta, label_smoothing=smoothing)
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), abs=1e-12)
+    assert found.tolist() == pytest.approx(margins, abs=1e-12)
+
+
+def test_dpo_where_the_policy_is_the_reference_is_a_coin() -> None:
+    logprobs = torch.tensor([-3.0, -7.0])
+    loss, margin = dpo(logprobs, logprobs - 1, logprobs, logprobs - 1, beta=0.1)
+    assert loss.item() == pytest.approx(math.log(2))
+    assert margin.tolist() == [0.0, 0.0]
+
+
+def test_what_padding_holds_cannot_make_the_loss_nan() -> None:
+    new = torch.tensor([[-1.0, 300.0]], requires_grad=True)
+    loss, _ = policy_loss(new, torch.tensor([[-1.0, -300.0]]), torch.ones(1, 2), torch.tensor([[True, False]]), 0.2)
+    loss.backward()
+    assert loss.item() == -1.0
+    assert new.grad is not None
+    assert new.grad.tolist() == [[-1.0, 0.0]]
+
+
+@given(st.integers(0, 10_000))
+def test_entropy_is_the_definition_and_a_forbidden_token_adds_nothing(seed: int) -> None:
+    (logits, *_), _ = ragged(seed)
+    for row, found in zip(logits.tolist(), entropy(logits).tolist(), strict=True):
+        total = sum(map(math.exp, row))
+        assert found == pytest.approx(-sum(math.exp(x) / total * math.log(math.exp(x) / total) for x in row))
+    forbidden = torch.nn.functional.pad(logits, (0, 1), value=-math.inf)
+    assert torch.allclose(entropy(forbidden), entropy(logits))
