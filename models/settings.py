@@ -144,42 +144,67 @@ class RewardSettings:
             raise ValueError("steps, batch_size, save_every must be >= 1, rate > 0 and held_out in [0, 1)")
 
 
+def _told(description: str) -> dict[str, str]:
+    """A field's description where pydantic finds it in a subclass too; of the text below a field it reads only those
+    of the class itself.
+    """
+    return {"description": description}
+
+
 @dataclass(frozen=True, kw_only=True)
-class PpoSettings:
-    """Training of the policy with PPO."""
+class PolicySettings:
+    """What every on-policy training has: how it samples, how fast it learns, and when it stops."""
 
     __pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
 
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    """The policy's adapter; the critic's has the shape of the reward model's."""
-    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=896))
-    """How rollouts are drawn."""
-    iterations: Count = 400
-    """Rollouts, each followed by its updates."""
-    prompts: Count = 256
-    """Questions a rollout."""
-    samples: Count = 1
-    """Answers a question in a rollout."""
-    epochs: Count = 2
-    """Passes over a rollout."""
-    minibatch: Count = 128
-    """Answers an optimiser step."""
-    forward_batch: Count = 128
-    """Answers a forward pass when rollouts are scored."""
-    rate: Positive = 3e-5
-    """Highest learning rate of the policy."""
+    lora: LoraSettings = field(
+        default_factory=LoraSettings,
+        metadata=_told("The policy's adapter; a critic's has the shape of the reward model's."),
+    )
+    sampling: Sampling = field(
+        default_factory=lambda: Sampling(max_new_tokens=896), metadata=_told("How rollouts are drawn.")
+    )
+    iterations: Count = field(default=400, metadata=_told("Rollouts, each followed by its updates."))
+    prompts: Count = field(default=256, metadata=_told("Questions a rollout."))
+    samples: Count = field(default=1, metadata=_told("Answers a question in a rollout."))
+    epochs: Count = field(default=2, metadata=_told("Passes over a rollout."))
+    minibatch: Count = field(default=128, metadata=_told("Answers an optimiser step."))
+    forward_batch: Count = field(default=128, metadata=_told("Answers a forward pass when rollouts are scored."))
+    rate: Positive = field(default=3e-5, metadata=_told("Highest learning rate of the policy."))
+    warmup: Annotated[int, Ge(0)] = field(default=5, metadata=_told("Iterations until the highest learning rate."))
+    final_rate: Fraction = field(default=0.0, metadata=_told("Learning rate at the end, as a fraction of the highest."))
+    kl_coef: NotNegative = field(default=0.1, metadata=_told("Weight of the KL penalty against the reference."))
+    kl_estimator: KlEstimator = field(default="k1_clamped", metadata=_told("Per-token estimate of the KL divergence."))
+    clip: Positive = field(default=0.2, metadata=_told("How far the probability ratio may move."))
+    max_norm: Positive = field(default=1.0, metadata=_told("Gradients are clipped to this norm."))
+    max_gap: Positive = field(
+        default=0.006,
+        metadata=_told(
+            "Largest mean difference, in nats a token, between the log-probabilities of sampling and of training."
+        ),
+    )
+    max_unfinished: Fraction = field(
+        default=1.0, metadata=_told("Largest share of answers that the token limit may cut in a rollout.")
+    )
+    save_every: Count = field(default=10, metadata=_told("Iterations between saved states."))
+
+    def __post_init__(self) -> None:
+        counts = (self.iterations, self.prompts, self.samples, self.epochs, self.minibatch, self.save_every)
+        if min(counts) < 1 or self.rate <= 0:
+            raise ValueError("counts must be at least 1 and rates above 0")
+        if self.sampling.temperature == 0 or self.sampling.top_p < 1:
+            raise ValueError(
+                "sampling needs a temperature above 0 and top_p 1: the policy is compared over the whole distribution "
+                "that answers were drawn from"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoSettings(PolicySettings):
+    """Training of the policy with PPO against a reward model."""
+
     value_rate: Positive = 3e-5
     """Highest learning rate of the critic."""
-    warmup: Annotated[int, Ge(0)] = 5
-    """Iterations until the highest learning rate."""
-    final_rate: Fraction = 0.0
-    """Learning rate at the end, as a fraction of the highest."""
-    kl_coef: NotNegative = 0.1
-    """Weight of the KL penalty against the reference."""
-    kl_estimator: KlEstimator = "k1_clamped"
-    """Per-token estimate of the KL divergence."""
-    clip: Positive = 0.2
-    """How far the probability ratio may move."""
     value_clip: Positive = 0.2
     """How far a value may move in one iteration, in reward units."""
     gamma: Fraction = 1.0
@@ -190,21 +215,41 @@ class PpoSettings:
     """Shift and scale rewards by mean and deviation of the first rollout."""
     unfinished_penalty: float = 0.0
     """Added to the reward of an answer that the token limit cut."""
-    max_norm: Positive = 1.0
-    """Gradients are clipped to this norm."""
-    max_gap: Positive = 0.006
-    """Largest mean difference, in nats a token, between the log-probabilities of sampling and of training."""
-    max_unfinished: Fraction = 1.0
-    """Largest share of answers that the token limit may cut in a rollout."""
-    save_every: Count = 10
-    """Iterations between saved states."""
 
     def __post_init__(self) -> None:
-        counts = (self.iterations, self.prompts, self.samples, self.epochs, self.minibatch, self.save_every)
-        if min(counts) < 1 or self.rate <= 0 or self.value_rate <= 0:
-            raise ValueError("counts must be at least 1 and rates above 0")
-        if self.sampling.temperature == 0 or self.sampling.top_p < 1:
-            raise ValueError(
-                "sampling needs a temperature above 0 and top_p 1: PPO compares the whole distribution that answers "
-                "were drawn from"
-            )
+        super().__post_init__()
+        if self.value_rate <= 0:
+            raise ValueError("rates must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoSettings(PolicySettings):
+    """Training of the policy on groups of answers, by rewards or by ranks alone; no critic."""
+
+    samples: Annotated[int, Ge(2)] = 5
+    """Answers a question in a rollout: the group."""
+    kl_estimator: KlEstimator = "k3"
+    """Per-token estimate of the KL divergence. It is part of the loss, and of the three k3 has the right gradient."""
+    reduction: ReductionName = "token"
+    """How tokens become one loss: each the same; each answer the same (sequence); or by the token limit (constant)."""
+    advantage: GroupAdvantage = "grpo"
+    """By rewards: how an answer is compared with its group."""
+    rank_mode: RankMode = "oracle"
+    """By ranks: what an advantage says; the modes are explained in docs/rank_advantage.md."""
+    dcg: DcgForm = "log"
+    """By ranks: what a place is worth: as the paper writes it, as its table has it, or 1 / log2(2 + rank)."""
+    bound: RankBound = "none"
+    """By ranks, mode paper: what happens to ratios above 1."""
+    standardise: bool = True
+    """By ranks: divide advantages by their group's deviation."""
+    entropy_coef: NotNegative = 0.0
+    """Weight of an entropy bonus."""
+    reference: Literal["start", "epoch"] = "start"
+    """What the KL penalty holds to: the model before training, or the policy at the start of each pass of questions."""
+    unfinished_penalty: float = 0.0
+    """By rewards: added to the reward of an answer that the token limit cut. By ranks such groups are left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 2:
+            raise ValueError("samples must be at least 2: an answer is compared with its group")

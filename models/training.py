@@ -40,15 +40,28 @@ class Journal(Protocol):
 
 
 class Trainer:
-    """Named groups of parameters with one AdamW each, and plain numbers that belong to the state.
+    """Named groups of parameters with one AdamW each, and what else belongs to the state.
 
     Attributes:
         step: steps done.
         numbers: further state, saved as JSON.
     """
 
-    def __init__(self, groups: dict[str, dict[str, nn.Parameter]], rates: dict[str, float], max_norm: float) -> None:
+    def __init__(
+        self,
+        groups: dict[str, dict[str, nn.Parameter]],
+        rates: dict[str, float],
+        max_norm: float,
+        kept: dict[str, dict[str, nn.Parameter]] | None = None,
+    ) -> None:
+        """Args:
+        groups: parameters that learn, by the group's name.
+        rates: each group's highest learning rate.
+        max_norm: gradients of a group are clipped to this norm.
+        kept: groups of parameters that do not learn here and change all the same: they are saved and loaded too.
+        """
         self.groups = groups
+        self._saved = groups | (kept or {})
         self.rates = rates
         self.max_norm = max_norm
         self.step = 0
@@ -90,7 +103,7 @@ class Trainer:
         """Write weights, moments and numbers: state.safetensors and state.json."""
         from safetensors.torch import save_file
 
-        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self.groups.items() for key, value in p.items()}
+        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self._saved.items() for key, value in p.items()}
         for name, optimizer in self._optimizers.items():
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
@@ -105,7 +118,7 @@ class Trainer:
         state = json.loads((folder / "state.json").read_text())
         self.step, self.numbers = state["step"], state["numbers"]
         with torch.no_grad():
-            for name, parameters in self.groups.items():
+            for name, parameters in self._saved.items():
                 for key, parameter in parameters.items():
                     parameter.copy_(tensors[f"weight/{name}/{key}"])
         for name, optimizer in self._optimizers.items():

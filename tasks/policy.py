@@ -88,7 +88,8 @@ class TrainPolicy(Trainer):
 
     def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
         from models.canaries import check_adapter, check_blank
-        from models.ppo import POLICY, train_ppo
+        from models.on_policy import POLICY
+        from models.ppo import train_ppo
         from models.reward_model import RewardModel
 
         training, config = self.training, self.training.config

@@ -1,5 +1,6 @@
 """Fixtures for all rooms: a lake's root in a folder and in a bucket, and the folder of real test material."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -26,6 +27,14 @@ SECRET = "wJalrXUtnFEMI-not-to-be-seen"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first, then whatever is slow: two processes end together only when no long one begins last."""
     items.sort(key=lambda item: (item.path.stem != LONGEST, item.get_closest_marker("slow") is None))
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Hears the rooms whatever ran before: Prefect, once set up, takes their messages for itself."""
+    for room in ("flows", "tasks", "models", "storage"):
+        monkeypatch.setattr(logging.getLogger(room), "propagate", True)
+    return caplog
 
 
 def _free_port() -> int:

@@ -13,7 +13,8 @@ from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, shake
 from torch import Tensor
 
 from models.losses import policy_loss, value_loss
-from models.ppo import POLICY, REWARD, VALUE, Ppo, Rollout, train_ppo
+from models.on_policy import POLICY
+from models.ppo import REWARD, VALUE, Ppo, Rollout, train_ppo
 from models.reward_model import RewardModel
 from models.sequences import Prompt
 from models.settings import LoraSettings, PpoSettings, RewardForm, Sampling
@@ -305,7 +306,7 @@ def test_a_policy_of_no_numbers_is_noticed(ppo: Ppo, monkeypatch: pytest.MonkeyP
 def test_too_many_cut_answers_stop_it(ppo: Ppo) -> None:
     ppo.settings = replace(SETTINGS, sampling=Sampling(max_new_tokens=2), max_unfinished=0.5)
     with pytest.raises(
-        TrainingError, match=r"of the rollout was cut at 2 tokens \(limit 50.0%\). Raise ppo.training.sampling"
+        TrainingError, match=r"of the rollout was cut at 2 tokens \(limit 50.0%\). Raise training.sampling"
     ):
         ppo.rollout(prompts_of(ppo.lm) * 4, seed=0)
 

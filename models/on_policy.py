@@ -1,0 +1,223 @@
+"""What every on-policy training shares: sampled answers, their log-probabilities, the checks on them, and the loop."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.losses import masked_mean
+from models.sequences import Prompt, Response
+from models.settings import PolicySettings
+from models.training import Journal, Metrics, Trainer, TrainingError, linear_schedule, passes, step_rng
+from models.video_lm import VideoLM
+
+POLICY = "policy"
+
+# Prompt numbers and their answers' texts -> how true each answer is. For curves only; nothing learns from it.
+Truth = Callable[[Sequence[int], Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Sampled answers before any judgement; tensors are [B, R].
+
+    Attributes:
+        prompts: B prompts, each question's answers side by side.
+        responses: B sampled answers.
+        old: log-probabilities under the policy that sampled, 0 where masked.
+        reference: those under the reference.
+        mask: True at response tokens.
+    """
+
+    prompts: list[Prompt]
+    responses: list[Response]
+    old: Tensor
+    reference: Tensor
+    mask: Tensor
+
+
+class Algorithm(Protocol):
+    """A way to learn from one's own answers: `rollout` samples and judges, `update` learns.
+
+    Attributes:
+        trainer: what learns, and all of the state.
+    """
+
+    trainer: Trainer
+
+    def rollout(self, prompts: Sequence[Prompt], seed: int, numbers: Sequence[int], /) -> tuple[Any, Metrics]:
+        """Answers to questions, which have these numbers; the result has `responses`, each question's side by side."""
+        ...
+
+    def update(self, rollout: Any, rng_seed: int) -> Metrics:
+        """Several epochs of clipped steps on one rollout."""
+        ...
+
+
+@torch.no_grad()
+def sample(
+    lm: VideoLM,
+    prompts: Sequence[Prompt],
+    settings: PolicySettings,
+    seed: int,
+    reference: str | None = None,
+) -> tuple[Sampled, Metrics]:
+    """Sample from adapter "policy" and compute every token's log-probability.
+
+    Args:
+        lm: the model.
+        prompts: one of each question.
+        settings: how many answers, and how they are drawn.
+        seed: of the draw.
+        reference: the adapter that is the reference; None: the model without any.
+
+    Raises:
+        TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
+    """
+    lm.merge_into_twin(POLICY)
+    responses = _draw(lm, prompts, settings, seed)
+    repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
+    old, mask = _logprobs(lm, POLICY, repeated, responses, settings)
+    frozen, _ = _logprobs(lm, reference, repeated, responses, settings)
+    sampled = Sampled(repeated, responses, old, frozen, mask)
+    return sampled, _described(sampled) | _checked(sampled, settings)
+
+
+def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int) -> list[Response]:
+    """Every prompt's answers side by side, at most `forward_batch` of them at once."""
+    size = max(1, settings.forward_batch // settings.samples)
+    groups = [
+        group
+        for start in range(0, len(prompts), size)
+        for group in lm.generate(
+            prompts[start : start + size],
+            settings.sampling,
+            n=settings.samples,
+            seed=seed + start,
+            logprobs=True,
+            merged=True,
+        )
+    ]
+    return [response for group in groups for response in group]
+
+
+def _logprobs(
+    lm: VideoLM, adapter: str | None, prompts: list[Prompt], responses: list[Response], settings: PolicySettings
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and mask [B, R] under one adapter, or under none."""
+    temperature = settings.sampling.temperature or 1.0
+
+    def compute(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return lm.logprobs([prompts[i] for i in batch], [responses[i].ids for i in batch], temperature=temperature)
+
+    if adapter is None:
+        with lm.reference():
+            return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+    lm.use(adapter)
+    return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+
+
+def in_columns(compute: Callable[[Sequence[int]], tuple[Tensor, ...]], count: int, size: int) -> list[Tensor]:
+    """Tensors [B, R] of all rows from batches of at most `size`, each padded with 0 (False) to the longest."""
+    parts = [compute(range(start, min(start + size, count))) for start in range(0, count, size)]
+    width = max(part[0].shape[1] for part in parts)
+    return [
+        torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])
+        for column in zip(*parts, strict=True)
+    ]
+
+
+def _described(sampled: Sampled) -> Metrics:
+    old, mask, responses = sampled.old, sampled.mask, sampled.responses
+    return {
+        "kl": float(((old - sampled.reference) * mask).sum(1).mean()),
+        "entropy": float(-masked_mean(old, mask)),  # the sampled tokens' own estimate
+        "response_length": float(mask.sum(1).float().mean()),
+        "unique_share": len({response.text for response in responses}) / len(responses),
+    }
+
+
+def _checked(sampled: Sampled, settings: PolicySettings) -> Metrics:
+    drawn = torch.zeros_like(sampled.old)
+    for row, response in enumerate(sampled.responses):
+        drawn[row, : len(response.ids)] = torch.tensor(response.logprobs)
+    gap = float(masked_mean((drawn - sampled.old).abs(), sampled.mask))
+    cut = sum(not response.finished for response in sampled.responses) / len(sampled.responses)
+    if not gap <= settings.max_gap:  # NaN included
+        raise TrainingError(
+            f"Sampling and training disagree by {gap:.4f} nats a token (limit {settings.max_gap}): they do "
+            "not see the same prompt or weights, so ratios mean nothing. Check adapters and chat template."
+        )
+    if cut > settings.max_unfinished:
+        raise TrainingError(
+            f"{cut:.1%} of the rollout was cut at {settings.sampling.max_new_tokens} tokens (limit "
+            f"{settings.max_unfinished:.1%}). Raise training.sampling.max_new_tokens of the policy."
+        )
+    return {"rollout_gap": gap, "unfinished_share": cut}
+
+
+def cut_of(responses: Sequence[Response], device: torch.device) -> Tensor:
+    """1.0 for each answer [B] that the token limit cut, else 0.0."""
+    return torch.tensor([float(not response.finished) for response in responses], device=device)
+
+
+def minibatches(count: int, settings: PolicySettings, rng_seed: int, step: int) -> list[list[int]]:
+    """The rows of each optimiser step on one rollout: every epoch all of them, shuffled anew."""
+    rng = step_rng(rng_seed, step)
+    orders = [rng.permutation(count) for _ in range(settings.epochs)]
+    return [
+        sorted(order[start : start + settings.minibatch].tolist())
+        for order in orders
+        for start in range(0, count, settings.minibatch)
+    ]
+
+
+def train_on_policy(
+    algorithm: Algorithm,
+    prompts: Sequence[Prompt],
+    settings: PolicySettings,
+    seed: int,
+    journal: Journal,
+    truth: Truth | None = None,
+) -> None:
+    """Rollouts and updates to the last iteration, from the last saved state on.
+
+    Args:
+        algorithm: how it learns.
+        prompts: questions; each rollout draws from them in shuffled passes.
+        settings: iterations, rates and intervals.
+        seed: of everything random.
+        journal: keeps states and curves.
+        truth: measures the rollouts against the truth where it is known, for the curves only.
+    """
+    trainer = algorithm.trainer
+    if (state := journal.resume()) is not None:
+        trainer.load(state)
+    while trainer.step < settings.iterations:
+        factor = linear_schedule(trainer.step, settings.iterations, warmup=settings.warmup, final=settings.final_rate)
+        trainer.set_rates(factor)
+        drawn = passes(len(prompts), settings.prompts, seed, trainer.step)
+        asked = {i: prompts[i] for i in drawn}
+        drawn.sort(key=lambda i: (len(asked[i].ids), i))
+        rollout, metrics = algorithm.rollout([asked[i] for i in drawn], _sampling_seed(seed, trainer.step), drawn)
+        if truth is not None:
+            owners = [i for i in drawn for _ in range(settings.samples)]
+            scores = truth(owners, [response.text for response in rollout.responses])
+            metrics["reward_true"] = sum(scores) / len(scores)
+        metrics |= algorithm.update(rollout, seed) | {"learning_rate": settings.rate * factor}
+        trainer.step += 1
+        journal.log(trainer.step, metrics)
+        if trainer.step % settings.save_every == 0 or trainer.step == settings.iterations:
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.save(Path(folder))
+                journal.save(trainer.step, Path(folder))
+
+
+def _sampling_seed(seed: int, step: int) -> int:
+    return int(step_rng(seed, step).integers(1 << 31))
