@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -125,7 +126,9 @@ class Endpoint:
         self._ledger = ledger
         self._key = key
         self._schema = schema
-        self._places = asyncio.Semaphore(concurrency)
+        self._waiting: deque[tuple[asyncio.Future[Answer | _Failure], str, bytes, float]] = deque()
+        self._places: set[asyncio.Task[None]] = set()
+        self._serving = 0
         self._client = client_of(settings, key, concurrency)
         self._form: _Form | None = None
         self._trying = asyncio.Lock()
@@ -245,18 +248,49 @@ class Endpoint:
         raise CallRefusedError(f"the endpoint gives no reply: {tries}")
 
     async def _try(self, call: str, body: bytes, bound: float) -> Answer | _Failure:
-        """One call, unless the ledger has its answer."""
-        async with self._places:
-            ticket = await self._ticket(call, bound)
-            if isinstance(ticket, Answer):
-                return ticket
-            reply = await self._made(ticket, call, body, bound)
-            if isinstance(reply, Answer):
-                METER.count(1, reply.input_tokens or 0, reply.output_tokens or 0, reply.cost)
-                self._check_bound(reply, bound)
-        # The next call leaves before anything is made of this one's reply: one turn begins it, the other sends it.
-        for _ in range(2):
-            await asyncio.sleep(0)
+        """One call as soon as there is a place for it, unless the ledger has its answer."""
+        answered: asyncio.Future[Answer | _Failure] = asyncio.get_running_loop().create_future()
+        self._waiting.append((answered, call, body, bound))
+        if self._serving < self.concurrency:
+            self._serving += 1
+            place = asyncio.create_task(self._serve())
+            self._places.add(place)  # A task that nobody holds may be collected.
+            place.add_done_callback(self._places.discard)
+        return await answered
+
+    async def _serve(self) -> None:
+        """A place: one call after the other, the next in the same turn of the loop.
+
+        A place that a semaphore hands over stands empty until the loop comes to its next holder: milliseconds, where
+        replies come in bursts.
+        """
+        try:
+            while self._waiting:
+                answered, call, body, bound = self._waiting.popleft()
+                if answered.cancelled():
+                    continue
+                try:
+                    reply = await self._placed(call, body, bound)
+                except asyncio.CancelledError:
+                    answered.cancel()
+                    raise
+                except Exception as error:
+                    if not answered.cancelled():
+                        answered.set_exception(error)
+                else:
+                    if not answered.cancelled():
+                        answered.set_result(reply)
+        finally:
+            self._serving -= 1
+
+    async def _placed(self, call: str, body: bytes, bound: float) -> Answer | _Failure:
+        ticket = await self._ticket(call, bound)
+        if isinstance(ticket, Answer):
+            return ticket
+        reply = await self._made(ticket, call, body, bound)
+        if isinstance(reply, Answer):
+            METER.count(1, reply.input_tokens or 0, reply.output_tokens or 0, reply.cost)
+            self._check_bound(reply, bound)
         return reply
 
     async def _made(self, ticket: Ticket, call: str, body: bytes, bound: float) -> Answer | _Failure:

@@ -1,6 +1,6 @@
 """How much of the ideal throughput a judge behind an endpoint reaches: concurrency / latency calls a second.
 
-    python -m perf.endpoint_judge [--latency-ms 50] [--concurrency 64] [--calls 6000] [--processes 2] [--least 0.9]
+    python -m perf.endpoint_judge [--latency-ms 50] [--concurrency 64] [--calls 20000] [--processes 2] [--least 0.9]
 
 A server on the loopback answers every call after a fixed time; `server_ms` is what that came to, and what the ideal
 counts by. What is measured is the judge as the stage uses it: prompts with two pictures, both orders, the official
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--calls", type=int, default=6000)
+    parser.add_argument("--calls", type=int, default=20000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--least", type=float, default=0.9)
     options = parser.parse_args()

@@ -117,13 +117,13 @@ class SqliteLedger:
     def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
         cost = _units(bound)
         with self._transaction() as db:
-            known = db.execute("SELECT answer FROM calls WHERE call = ?", [call]).fetchone()
-            if known is not None:
-                return _answer(known[0])
-            now = self._clock()
-            spent, free_at = db.execute(
-                "SELECT spent, free_at FROM accounts WHERE account = ?", [self._account]
+            known, spent, free_at = db.execute(
+                "SELECT (SELECT answer FROM calls WHERE call = ?), spent, free_at FROM accounts WHERE account = ?",
+                [call, self._account],
             ).fetchone()
+            if known is not None:
+                return _answer(known)
+            now = self._clock()
             if self._budget is not None and spent + cost > self._budget:
                 return self._exhausted(spent, cost, now)
             at = max(now, free_at)
@@ -142,8 +142,10 @@ class SqliteLedger:
         paid = _units(cost)
         text = None if answer is None else json.dumps(list(vars(answer).values()))
         with self._transaction() as db:
-            (reserved,) = db.execute("SELECT cost FROM calls WHERE number = ?", [ticket.number]).fetchone()
-            db.execute("UPDATE accounts SET spent = spent + ? WHERE account = ?", [paid - reserved, self._account])
+            db.execute(
+                "UPDATE accounts SET spent = spent + ? - (SELECT cost FROM calls WHERE number = ?) WHERE account = ?",
+                [paid, ticket.number, self._account],
+            )
             # Another process may have asked the same meanwhile; the first answer is kept.
             known = call and db.execute("SELECT 1 FROM calls WHERE call = ?", [call]).fetchone()
             if paid == 0 and answer is None:
