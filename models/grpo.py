@@ -208,7 +208,7 @@ class Grpo:
     def _begins_pass(self) -> bool:
         """Whether this rollout holds the first question of another pass over all of them."""
         asked = self.trainer.step * self.settings.prompts
-        return self.trainer.step > 0 and asked % self._pass_length < self.settings.prompts
+        return self.trainer.step > 0 and -asked % self._pass_length < self.settings.prompts
 
     def update(self, rollout: GroupRollout, rng_seed: int) -> Metrics:
         """Several epochs of clipped steps on one rollout; nothing where no group has any contrast."""
