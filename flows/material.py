@@ -71,4 +71,4 @@ def instruction_files(data: DataConfig) -> InstructionsConfig:
 
 def judging(p: Labelling, way: JudgingConfig) -> PreferencesConfig:
     """How an arm's, or a condition's, pairs are judged."""
-    return PreferencesConfig.model_validate({**dict(p.preferences), **way.model_dump(exclude={"name"})})
+    return PreferencesConfig.model_validate({**dict(p.preferences), **way.model_dump(exclude={"name", "route"})})

@@ -15,8 +15,9 @@ from tasks.benchmark import BenchmarkConfig
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
+from tasks.group_policy import GrpoConfig
 from tasks.policy import PpoConfig
-from tasks.preferences import JudgesConfig, JudgingConfig
+from tasks.preferences import LOCAL, JudgesConfig, JudgingConfig
 from tasks.prepare import PrepareConfig
 from tasks.report import ReportConfig
 from tasks.reward_model import RewardConfig
@@ -94,8 +95,21 @@ class ModelsConfig(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
 
 
-# Each arm has its own preferences, reward model and policy.
-Arms = Annotated[list[JudgingConfig], Field(min_length=1)]
+Route = Literal["ppo", "grpo", "grpo_rank"]
+
+
+class Arm(JudgingConfig):
+    """One way to label, and how a policy learns from it."""
+
+    route: Route = Field(
+        "ppo",
+        description="ppo: a reward model and a critic (VLM-RLAIF); grpo: a reward model and groups; grpo_rank: the "
+        "arm's judge only ranks, while the policy learns (Oracle-RLAIF).",
+    )
+
+
+# Each arm has its own preferences and policy, and a reward model where its route has one.
+Arms = Annotated[list[Arm], Field(min_length=1)]
 
 
 RESERVED = frozenset({"base", "sft"})
@@ -150,7 +164,7 @@ class Labelling(BaseModel):
 
     def _ways(self) -> list[JudgingConfig]:
         """Every way in which the run judges."""
-        return self.arms
+        return [*self.arms]
 
     def _judged(self) -> set[str]:
         """The splits whose candidates are judged."""
@@ -162,6 +176,7 @@ class Parameters(Labelling):
 
     reward: RewardConfig
     ppo: PpoConfig
+    grpo: GrpoConfig = GrpoConfig()
     agreement: AgreementConfig
     audit: AuditConfig = AuditConfig()
     benchmark: BenchmarkConfig
@@ -169,6 +184,19 @@ class Parameters(Labelling):
 
     def _ways(self) -> list[JudgingConfig]:
         return [*self.arms, *self.blind_twins(), *self.agreement.conditions]
+
+    @model_validator(mode="after")
+    def _can_rank(self) -> Self:
+        ranked = [arm for arm in self.arms if arm.route == "grpo_rank"]
+        if ranked and self.grpo.frame_set not in [one.name for one in self.frames.sets]:
+            raise ValueError(f"grpo: frame_set {self.grpo.frame_set!r} is none of frames.sets")
+        for arm in ranked:
+            if arm.judge != LOCAL or arm.blind:
+                raise ValueError(
+                    f"arm {arm.name!r}: route grpo_rank ranks each rollout while it trains: set judge to local and "
+                    "blind to false"
+                )
+        return self
 
     def _judged(self) -> set[str]:
         return {self.candidates.split, *([self.agreement.split] if self.agreement.conditions else [])}

@@ -29,7 +29,8 @@ from tasks.report import machine
 from tasks.stage import RunContext, StageResult
 from tasks.videos import VideosConfig
 
-STEPS = {"sft": 4, "reward_model": 4, "policy": 3}  # The first of them warms up and is not counted.
+POLICIES = ("policy", "policy_by_rewards", "policy_by_ranks")
+STEPS = {"sft": 4, "reward_model": 4} | dict.fromkeys(POLICIES, 3)  # The first of them warms up and is not counted.
 BY_PAIRS = ("audit", "agreement")
 BY_VIDEO = ("videos", "frames", "visual_tokens")
 
@@ -80,8 +81,9 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     values["data"] |= {"videos": str(folder / VIDEOS), "prepare": None}
     values["sft"]["training"] |= _short("sft", p.sft.training.steps)
     values["reward"]["training"] |= _short("reward_model", p.reward.training.steps) | {"held_out": 0.0}
-    iterations = min(STEPS["policy"], p.ppo.training.iterations)
-    values["ppo"]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
+    for section, training in (("ppo", p.ppo.training), ("grpo", p.grpo.training)):
+        iterations = min(STEPS["policy"], training.iterations)
+        values[section]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
     values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
         way["judge"] = LOCAL
@@ -227,7 +229,8 @@ def _judged(small: Parameters, measured: Sequence[Visit]) -> dict[str, Expense]:
 
 
 def _steps(p: Parameters, stage: str) -> int:
-    return {"sft": p.sft.training.steps, "reward_model": p.reward.training.steps}.get(stage, p.ppo.training.iterations)
+    steps = {"sft": p.sft.training.steps, "reward_model": p.reward.training.steps, "policy": p.ppo.training.iterations}
+    return steps.get(stage, p.grpo.training.iterations)
 
 
 def _limited(count: int, limit: int | None) -> int:

@@ -21,6 +21,7 @@ from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig
+from tasks.group_policy import GrpoConfig, policy_by_ranks, policy_by_rewards
 from tasks.policy import PpoConfig, policy
 from tasks.preferences import JudgesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
@@ -54,6 +55,7 @@ def rlaif(
     preferences: JudgesConfig = DEFAULT.preferences,
     reward: RewardConfig = DEFAULT.reward,
     ppo: PpoConfig = DEFAULT.ppo,
+    grpo: GrpoConfig = DEFAULT.grpo,
     agreement: AgreementConfig = DEFAULT.agreement,
     audit: AuditConfig = DEFAULT.audit,
     benchmark: BenchmarkConfig = DEFAULT.benchmark,
@@ -73,12 +75,13 @@ def rlaif(
         candidates: The answers that are judged.
         preferences: How pairs of answers are judged.
         reward: The reward model's training.
-        ppo: The policy's training.
+        ppo: The policy's training, for arms of route ppo.
+        grpo: The policy's training on groups of its answers, for arms of routes grpo and grpo_rank.
         agreement: The judge against ground truth.
         audit: What is wrong with the labels, and when that stops the run.
         benchmark: The scores on held-out questions.
         report: The page at the end.
-        arms: Ways to label; each has its own preferences, reward model and policy.
+        arms: Ways to label and to learn from it; each has its own preferences and policy.
     """
     parameters = Parameters.model_validate(dict(locals()))
     with opened("rlaif", run, data.prepare, preferences.endpoints.values()) as step:
@@ -107,8 +110,16 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         labels = {name: judged[name], **blind}
         audited[name] = step(audit, p.audit, labels, asked, name, gate=[name], label=name)
         checked = [audited[name]] if p.audit.gated else []
-        rewarded[name] = step(reward_model, p.reward, judged[name], asked, seen, start, name, label=name, after=checked)
-        learned[name] = step(policy, p.ppo, rewarded[name], asked, seen, start, name, label=name)
+        learner = (asked, seen, start, name)
+        if arm.route == "grpo_rank":
+            ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
+            learned[name] = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
+            continue
+        rewarded[name] = step(reward_model, p.reward, judged[name], *learner, label=name, after=checked)
+        if arm.route == "grpo":
+            learned[name] = step(policy_by_rewards, p.grpo, rewarded[name], *learner, label=name)
+        else:
+            learned[name] = step(policy, p.ppo, rewarded[name], *learner, label=name)
 
     tuned = {name: Trained(base, merged=supervised, adapter=adapter) for name, adapter in learned.items()}
     scored = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,12 @@ from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, final_adapter, train
+
+if TYPE_CHECKING:
+    from models.on_policy import Truth
+    from models.sequences import Prompt
+    from models.training import Journal
+    from models.video_lm import VideoLM
 
 
 class PpoConfig(BaseModel):
@@ -32,7 +39,7 @@ class PpoConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class PolicyTraining(Training):
+class PpoTraining(Training):
     """Training against a reward model."""
 
     reward: StageRef
@@ -64,7 +71,7 @@ def policy(
         shard_size=1,
         label=f"policy {arm}",
     )
-    training = PolicyTraining(
+    training = PpoTraining(
         ctx.lake_root,
         ctx.run,
         stage.key,
@@ -78,33 +85,66 @@ def policy(
         reward.ref,
     )
     settings = config.training
-    return train(ctx, stage, training, TrainPolicy, settings.iterations, settings.save_every)
+    return train(ctx, stage, training, TrainPpo, settings.iterations, settings.save_every)
 
 
-class TrainPolicy(Trainer):
-    """Trains in a worker process."""
+class OnPolicyTrainer(Trainer):
+    """Trains a policy on its own answers, in a worker process.
 
-    training: PolicyTraining
+    Its configuration has split, frame_set, training and monitor. The adapter is kept only where it is seen to work:
+    switched on it changes answers, and so does the video.
+    """
 
     def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
         from models.canaries import check_adapter, check_blank
         from models.on_policy import POLICY
-        from models.ppo import train_ppo
-        from models.reward_model import RewardModel
 
         training, config = self.training, self.training.config
         lm = training.model.load(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
-        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
         prompts = Lazy(questions.rows, questions.prompt)
         truth = None if config.monitor is None else _Truth(questions.rows, config.monitor)
-        train_ppo(lm, reward, prompts, config.training, training.seed, LakeJournal(lake, training), truth)
+        self.learn(lake, lm, questions, prompts, LakeJournal(lake, training), truth)
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
         with tempfile.TemporaryDirectory() as folder:
             lm.save_adapter(POLICY, Path(folder), base=training.model.label)
             blob = lake.blobs.put_folder(Path(folder))
         return config.training.iterations, blob, checks | _worst(lake, training)
+
+    @abstractmethod
+    def learn(
+        self,
+        lake: Lake,
+        lm: VideoLM,
+        questions: Questions,
+        prompts: Sequence[Prompt],
+        journal: Journal,
+        truth: Truth | None,
+    ) -> None:
+        """Train adapter "policy" of `lm` on the prompts of the questions."""
+
+
+class TrainPpo(OnPolicyTrainer):
+    """PPO against a reward model."""
+
+    training: PpoTraining
+
+    def learn(
+        self,
+        lake: Lake,
+        lm: VideoLM,
+        questions: Questions,  # noqa: ARG002 - a reward model needs the prompts alone
+        prompts: Sequence[Prompt],
+        journal: Journal,
+        truth: Truth | None,
+    ) -> None:
+        from models.ppo import train_ppo
+        from models.reward_model import RewardModel
+
+        training = self.training
+        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
+        train_ppo(lm, reward, prompts, training.config.training, training.seed, journal, truth)
 
 
 class _Truth:

@@ -96,6 +96,10 @@ class StageRow:
         return (self.label or "").removeprefix(self.name).strip()
 
 
+# How an arm learns, and from what.
+ROUTES = {"ppo": ("PPO", "preferences"), "grpo": ("GRPO", "preferences"), "grpo_rank": ("GRPO_rank", "ranks")}
+
+
 def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapping[str, Any]) -> list[Arm]:
     """The arms of a run, as their preferences say how they were judged; the parameters say it where there are none."""
     planned = {arm["name"]: arm for arm in parameters.get("arms") or []}
@@ -107,8 +111,9 @@ def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapp
             "method": planned.get(name, {}).get("method", "?"),
         } | _how_judged(lake, preferences.get(name))
         narrative = bool(judged["with_narrative"])
-        title = "PPO, with narrative" if narrative else "PPO, no narrative"
-        phrase = "PPO on context-aware preferences" if narrative else "PPO on preferences without context"
+        how, what = ROUTES[planned.get(name, {}).get("route", "ppo")]
+        title = f"{how}, with narrative" if narrative else f"{how}, no narrative"
+        phrase = f"{how} on context-aware {what}" if narrative else f"{how} on {what} without context"
         arms.append(Arm(name, len(arms) + 2, narrative, judged["frame_set"], judged["method"], title, phrase))
     return _told_apart(arms)
 

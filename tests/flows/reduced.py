@@ -24,8 +24,14 @@ SMALL = """
     reward.training.steps=3 reward.training.batch_size=4 reward.training.save_every=1
     ppo.training.iterations=3 ppo.training.prompts=4 ppo.training.samples=2 ppo.training.minibatch=4
     ppo.training.epochs=1 ppo.training.save_every=1
+    grpo.training.iterations=3 grpo.training.prompts=4 grpo.training.samples=2 grpo.training.minibatch=4
+    grpo.training.epochs=1 grpo.training.save_every=1
     agreement.limit=16 benchmark.limit=16 benchmark.shard_size=4
 """
+BOTH_ROUTES = (
+    "arms=[{name: ppo_context, narrative: true, frame_set: judge_2, method: likelihood}, "
+    "{name: ranks, route: grpo_rank, narrative: true, frame_set: judge_2, method: likelihood}]"
+)
 ONE_CONDITION = "agreement.conditions=[{name: context_2, narrative: true, frame_set: judge_2, method: likelihood}]"
 
 
@@ -92,7 +98,7 @@ class Place:
         places = ["run.name=reduced", f"run.lake={self.folder / name / 'lake'}", f"run.folder={self.folder / name}"]
         places += [f"data.prepare.folder={self.data}", f"data.videos={self.data / 'videos'}"]
         places += [f"data.{split}={self.data / split}.json" for split in ("sft", "rl", "benchmark")]
-        return [*places, *SMALL.split(), ONE_CONDITION]
+        return [*places, *SMALL.split(), BOTH_ROUTES, ONE_CONDITION]
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "RAY_ADDRESS")}

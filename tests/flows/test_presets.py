@@ -75,6 +75,11 @@ def test_the_command_reproduces_the_parameters() -> None:
         ("run.seed=many", "run.seed: Input should be a valid integer"),
         ("run.name=two words", "run.name: String should match"),
         ("arms.0.frame_set=judge", "frame_set 'judge' is none of frames.sets"),
+        (
+            "arms.0={name: r, route: grpo_rank, narrative: true, frame_set: judge_2, method: verdict, judge: human}",
+            "arm 'r': route grpo_rank ranks each rollout while it trains: set judge to local",
+        ),
+        ("arms.0.route=dpo", "arms.0.route"),
         ("arms.0.name=ppo_no_context", "names of arms and agreement.conditions must differ"),
         ("frames.sets.3.n=21", "clip of frame set 'clips' has 21 frames, more than captions.max_frames 20"),
         ("captions.prompts.next=go on", "captions.prompts.next: Prompt text 'go on' needs the placeholders {previous}"),

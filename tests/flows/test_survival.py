@@ -57,10 +57,11 @@ UNDER_WAY: dict[str, Seen] = {
     "preferences": lambda _, lake: rows(lake, "preferences", arm="ppo_context"),
     "reward_model": lambda _, lake: rows(lake, "checkpoints", role="reward", final=False),
     "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
+    "policy by ranks": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ranks", final=False),
     "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
     "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
-TRAININGS = {"sft", "reward_model", "policy"}
+TRAININGS = {"sft", "reward_model", "policy", "policy by ranks"}
 
 
 def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, left: set[str]) -> str | None:
@@ -131,7 +132,7 @@ def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) ->
     assert [visit.name for visit in done.values() if visit.result is None or not visit.result.cached] == []
     more = what_is_done(load("miniature", [*place.overrides("quiet"), "benchmark.limit=20"]), SilentProgress())
     left = {name: visit.left for name, visit in more.items() if visit.result is None}
-    assert left == {f"benchmark {name}": 20 for name in ("base", "sft", "ppo_context", "ppo_no_context")}
+    assert left == {f"benchmark {name}": 20 for name in ("base", "sft", "ppo_context", "ranks")}
     assert contents(quiet) == before, "a plan writes nothing"
 
 

@@ -1,0 +1,249 @@
+"""Stage `policy` by groups: the SFT model learns from how its answers to one question compare with each other.
+
+Route `grpo` compares them by an arm's reward model. Route `grpo_rank` (Oracle-RLAIF) lets a ranker order them while the
+policy learns: no reward model, no critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.rankings import Group
+from models.settings import GrpoSettings
+from models.slots import SlotVocabulary
+from storage.lake import Lake
+from tasks.model_ref import ModelRef
+from tasks.narratives import Narratives
+from tasks.policy import OnPolicyTrainer
+from tasks.preferences import PreferencesConfig
+from tasks.rankings import RankingsConfig, RankPrompts, RankSettings, new_ranker
+from tasks.stage import RunContext, Stage, StageRef, StageResult
+from tasks.tokens import MissingTokensError, VisualTokens
+from tasks.training import Questions, Training, final_adapter, train
+
+if TYPE_CHECKING:
+    from models.grpo import Feedback
+    from models.on_policy import Truth
+    from models.sequences import Prompt
+    from models.training import Journal
+    from models.video_lm import VideoLM
+
+
+class GrpoConfig(BaseModel):
+    """What the policy is asked and how it learns from groups of its answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: str = Field(
+        default="rl", description="Split of the instructions to answer; their own answers are not learned from."
+    )
+    frame_set: str = Field(default="policy", description="Frame set that the policy is shown.")
+    training: GrpoSettings = Field(default=GrpoSettings(), description="Rollouts, rates and what an advantage is.")
+    ranker: Literal["tournament", "listwise", "truth"] = Field(
+        default="tournament",
+        description="Route grpo_rank: tournament: the arm's judge compares every two answers; listwise: the labeler "
+        "orders them in one prompt; truth: the true answers, an upper bound and no AI feedback.",
+    )
+    prompts: RankPrompts = Field(default=RankPrompts(), description="Ranker listwise: what the labeler is asked.")
+    monitor: SlotVocabulary | None = Field(
+        default=None,
+        description="Words by which rollouts are measured against the true answers, for the curves; also what "
+        "ranker truth goes by (null: exact match).",
+    )
+
+    def ranking(self, judging: PreferencesConfig) -> RankingsConfig:
+        """How answers are put in order by the judge of an arm."""
+        seen: dict[str, Any] = (
+            {} if self.ranker == "truth" else {"frame_set": judging.frame_set, "narrative": judging.narrative}
+        )
+        return RankingsConfig(method=self.ranker, judging=judging, prompts=self.prompts, slots=self.monitor, **seen)
+
+
+@dataclass(frozen=True)
+class GroupTraining(Training):
+    """Training on groups.
+
+    Attributes:
+        reward: the reward model that scores them, or None.
+        ranking: who orders them, or None.
+        captions: the narratives that the ranker reads, or None.
+    """
+
+    reward: StageRef | None = None
+    ranking: RankSettings | None = None
+    captions: StageRef | None = None
+
+
+def policy_by_rewards(
+    ctx: RunContext,
+    config: GrpoConfig,
+    reward: StageResult,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+) -> StageResult:
+    """Train the policy of an arm with GRPO against its reward model. Raises as tasks.policy.policy."""
+    stage = _stage(ctx, config, {"route": "grpo"}, (reward.ref,), instructions, tokens, model, arm)
+    training = replace(_training(ctx, config, stage, instructions, tokens, model, arm), reward=reward.ref)
+    return _train(ctx, config, stage, training)
+
+
+def policy_by_ranks(
+    ctx: RunContext,
+    config: GrpoConfig,
+    judging: PreferencesConfig,
+    labeler: ModelRef,
+    shown: StageResult,
+    captions: StageResult,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+) -> StageResult:
+    """Train the policy of an arm with GRPO_rank: `labeler` orders its answers as the arm's `judging` says.
+
+    Args:
+        ctx: the run.
+        config: how it learns.
+        judging: how the arm judges; its frame set and whether it reads the narrative hold for the ranker.
+        labeler: the model that orders.
+        shown: the labeler's visual tokens.
+        captions: the narratives.
+        instructions: the questions.
+        tokens: the visual tokens of `model`.
+        model: the model to begin with.
+        arm: what the rows are called.
+
+    Raises:
+        ValueError: the split holds no usable instruction.
+        models.training.TrainingError: training diverged, no group could be ranked, or a canary failed.
+    """
+    ranking, by_truth = config.ranking(judging), config.ranker == "truth"
+    narrated = captions.ref if ranking.narrative else None
+    inputs = () if by_truth else (shown.ref, *([narrated] if narrated else []))
+    decisive = {
+        "route": "grpo_rank",
+        "ranking": ranking.decisive(),
+        "ranked_by": None if by_truth else labeler.identity,
+    }
+    stage = _stage(ctx, config, decisive, inputs, instructions, tokens, model, arm, ranking.asked())
+    settings = RankSettings(
+        ctx.lake_root,
+        shown.ref,
+        None if by_truth else labeler,
+        ranking,
+        arm,
+        truth=instructions.ref if by_truth else None,
+    )
+    training = replace(
+        _training(ctx, config, stage, instructions, tokens, model, arm), ranking=settings, captions=narrated
+    )
+    return _train(ctx, config, stage, training)
+
+
+def _stage(
+    ctx: RunContext,
+    config: GrpoConfig,
+    decisive: dict[str, Any],
+    inputs: Sequence[StageRef],
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+    prompts: dict[str, str] | None = None,
+) -> Stage:
+    # What the ranker is asked, and which, stands in `decisive` and in the prompts, where it is used at all.
+    own = config.model_dump(mode="json", exclude={"ranker", "prompts"})
+    return Stage(
+        name="policy",
+        table="checkpoints",
+        config={**own, **decisive, "arm": arm},
+        inputs=(*inputs, instructions.ref, tokens.ref, *model.stages),
+        model=model.identity,
+        prompts=prompts or {},
+        seed=ctx.seed,
+        shard_size=1,
+        label=f"policy {arm}",
+    )
+
+
+def _training(
+    ctx: RunContext,
+    config: GrpoConfig,
+    stage: Stage,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+) -> GroupTraining:
+    return GroupTraining(
+        ctx.lake_root, ctx.run, stage.key, "policy", arm, model, tokens.ref, instructions.ref, config, ctx.seed
+    )
+
+
+def _train(ctx: RunContext, config: GrpoConfig, stage: Stage, training: GroupTraining) -> StageResult:
+    settings = config.training
+    return train(ctx, stage, training, TrainGroups, settings.iterations, settings.save_every)
+
+
+class TrainGroups(OnPolicyTrainer):
+    """GRPO by a reward model, or by a ranker."""
+
+    training: GroupTraining
+
+    def learn(
+        self,
+        lake: Lake,
+        lm: VideoLM,
+        questions: Questions,
+        prompts: Sequence[Prompt],
+        journal: Journal,
+        truth: Truth | None,
+    ) -> None:
+        from models.grpo import train_grpo
+
+        training = self.training
+        train_grpo(
+            lm, self._feedback(lake, lm, questions), prompts, training.config.training, training.seed, journal, truth
+        )
+
+    def _feedback(self, lake: Lake, lm: VideoLM, questions: Questions) -> Feedback:
+        from models.grpo import RankFeedback, RewardFeedback
+        from models.reward_model import RewardModel
+
+        training, settings = self.training, self.training.config.training
+        if training.ranking is not None:
+            groups = _Groups(lake, training, questions)
+            return RankFeedback(new_ranker(lake, training.ranking), groups.of, settings)
+        assert training.reward is not None
+        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
+        return RewardFeedback(reward, settings)
+
+
+class _Groups:
+    """What the ranker is asked about the answers to a question."""
+
+    def __init__(self, lake: Lake, training: GroupTraining, questions: Questions) -> None:
+        assert training.ranking is not None
+        self._rows = questions.rows
+        self._config = training.ranking.config
+        self._shown = None if training.ranking.truth else VisualTokens(lake, training.ranking.shown)
+        self._narratives = Narratives(lake, training.captions) if training.captions else None
+
+    def of(self, number: int, answers: tuple[str, ...]) -> Group | str:
+        row = self._rows[number]
+        narrative = None
+        if self._narratives is not None:
+            narrative, fault = self._narratives.of(row["item_id"], row["video"])
+            if narrative is None:
+                return f"no narrative of video {row['video']} for the ranker: {fault}"
+        try:
+            frames = self._shown and self._shown.frames(row["video"], self._config.frame_set)
+        except MissingTokensError as error:
+            return str(error)
+        return Group(row["item_id"], row["question"], frames, answers, narrative)
