@@ -24,8 +24,9 @@ SMALL = """
     reward.training.steps=3 reward.training.batch_size=4 reward.training.save_every=1
     ppo.training.iterations=3 ppo.training.prompts=4 ppo.training.samples=2 ppo.training.minibatch=4
     ppo.training.epochs=1 ppo.training.save_every=1
-    grpo.training.iterations=3 grpo.training.prompts=4 grpo.training.samples=2 grpo.training.minibatch=4
+    grpo.training.iterations=3 grpo.training.prompts=4 grpo.training.samples=4 grpo.training.minibatch=8
     grpo.training.epochs=1 grpo.training.save_every=1
+    grpo.training.sampling.temperature=2.0 grpo.training.max_unfinished=1.0
     agreement.limit=16 benchmark.limit=16 benchmark.shard_size=4
 """
 BOTH_ROUTES = (
