@@ -35,6 +35,36 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
     return rewards
 
 
+def penalised(
+    scores: Tensor, lengths: Tensor, finished: Tensor, *, limit: int, length_penalty: float, unfinished_penalty: float
+) -> Tensor:
+    """Scores [B] less what an answer loses for its length and for not ending.
+
+    score + unfinished_penalty where it did not end + length_penalty * length / limit. Both are relative: they are added
+    to the score and do not replace it.
+
+    Args:
+        scores: [B].
+        lengths: tokens of each answer [B], its end token included.
+        finished: [B], True where the answer ended by itself.
+        limit: the token limit of answers.
+        length_penalty: mostly negative; -10 in the code published with VLM-RLAIF (there called a bonus).
+        unfinished_penalty: mostly negative; -8 there.
+
+    Source: https://arxiv.org/abs/2402.03746 and the code published with it.
+    """
+    cut = (~finished.bool()).to(scores.dtype)
+    return scores + unfinished_penalty * cut + length_penalty * lengths.to(scores.dtype) / limit
+
+
+def scaled_by_deviation(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Values [B, R] divided by their (population) deviation over the counted entries; their mean is kept."""
+    mask = mask.to(values.dtype)
+    mean = (values * mask).sum() / mask.sum()
+    variance = ((values - mean) ** 2 * mask).sum() / mask.sum()
+    return values * torch.rsqrt(variance + epsilon) * mask
+
+
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.advantages import group_advantages, kl_per_token
 from models.losses import entropy, policy_loss
-from models.on_policy import POLICY, Truth, cut_of, minibatches, sample, train_on_policy
+from models.on_policy import POLICY, Truth, minibatches, sample, train_on_policy
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -80,7 +80,8 @@ class RewardFeedback:
     ) -> Judged:
         settings = self._settings
         raw = self._reward.score_all(prompts, [each.ids for each in responses], settings.forward_batch)
-        scores = (raw + settings.unfinished_penalty * cut_of(responses, raw.device)).view(len(numbers), -1)
+        cut = torch.tensor([float(not each.finished) for each in responses], device=raw.device)
+        scores = (raw + settings.unfinished_penalty * cut).view(len(numbers), -1)
         return Judged(group_advantages(scores, settings.advantage), [], {"reward_raw": float(raw.mean())})
 
 

@@ -162,11 +162,6 @@ def _checked(sampled: Sampled, settings: PolicySettings) -> Metrics:
     return {"rollout_gap": gap, "unfinished_share": cut}
 
 
-def cut_of(responses: Sequence[Response], device: torch.device) -> Tensor:
-    """1.0 for each answer [B] that the token limit cut, else 0.0."""
-    return torch.tensor([float(not response.finished) for response in responses], device=device)
-
-
 def minibatches(count: int, settings: PolicySettings, rng_seed: int, step: int) -> list[list[int]]:
     """The rows of each optimiser step on one rollout: every epoch all of them, shuffled anew."""
     rng = step_rng(rng_seed, step)

@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.advantages import generalized_advantages, kl_per_token, token_rewards, whiten
+from models.advantages import (
+    generalized_advantages,
+    kl_per_token,
+    penalised,
+    scaled_by_deviation,
+    token_rewards,
+    whiten,
+)
 from models.losses import policy_loss, value_loss
-from models.on_policy import POLICY, Truth, cut_of, in_columns, minibatches, sample, train_on_policy
+from models.on_policy import POLICY, Truth, in_columns, minibatches, sample, train_on_policy
 from models.reward_model import RewardModel
 from models.sequences import Prompt, Response
 from models.settings import LoraSettings, PpoSettings
@@ -78,7 +85,9 @@ class Ppo:
         values = self._all_values(sampled.prompts, sampled.responses)
         rewards, raw = self._rewards(sampled.prompts, sampled.responses)
         kl = kl_per_token(sampled.old, sampled.reference, settings.kl_estimator)
-        shaped = token_rewards(rewards, kl, sampled.mask, settings.kl_coef)
+        shaped = settings.reward_scale * token_rewards(rewards, kl, sampled.mask, settings.kl_coef)
+        if settings.whiten_rewards:
+            shaped = scaled_by_deviation(shaped, sampled.mask)
         advantages, returns = generalized_advantages(shaped, values, sampled.mask, settings.gamma, settings.lam)
         metrics |= {
             "reward": float(rewards.mean()),
@@ -137,7 +146,14 @@ class Ppo:
             numbers.setdefault("reward_mean", float(raw.mean()))
             numbers.setdefault("reward_deviation", float(raw.std(correction=0)) + 1e-6)
         rewards = (raw - numbers.get("reward_mean", 0.0)) / numbers.get("reward_deviation", 1.0)
-        return rewards + self.settings.unfinished_penalty * cut_of(responses, raw.device), raw
+        return penalised(
+            rewards,
+            torch.tensor([len(response.ids) for response in responses], device=raw.device),
+            torch.tensor([response.finished for response in responses], device=raw.device),
+            limit=self.settings.sampling.max_new_tokens,
+            length_penalty=self.settings.length_penalty,
+            unfinished_penalty=self.settings.unfinished_penalty,
+        ), raw
 
 
 def train_ppo(

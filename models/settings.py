@@ -214,12 +214,20 @@ class PpoSettings(PolicySettings):
     normalise_rewards: bool = True
     """Shift and scale rewards by mean and deviation of the first rollout."""
     unfinished_penalty: float = 0.0
-    """Added to the reward of an answer that the token limit cut."""
+    """Added to the reward of an answer that the token limit cut (published: -8)."""
+    length_penalty: float = 0.0
+    """Added to the reward times the share of the token limit that the answer takes (published: -10)."""
+    reward_scale: Positive = 1.0
+    """Multiplies the rewards of all tokens, KL penalty included (published: 10)."""
+    whiten_rewards: bool = False
+    """Divide the rewards of all tokens by their deviation over the rollout instead; their mean stays."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.value_rate <= 0:
-            raise ValueError("rates must be above 0")
+        if self.value_rate <= 0 or self.reward_scale <= 0:
+            raise ValueError("rates and reward_scale must be above 0")
+        if self.whiten_rewards and self.reward_scale != 1:
+            raise ValueError("whiten_rewards divides whatever reward_scale multiplied: leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from flows.relabel import relabel
 from flows.rlaif import rlaif
 
 # Weights that may have either sign.
-UNBOUNDED = {"likelihood_scale", "unfinished_penalty"}
+UNBOUNDED = {"likelihood_scale", "unfinished_penalty", "length_penalty"}
 
 Place = tuple[str, ...]
 

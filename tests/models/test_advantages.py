@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ragged import ragged
 
-from models.advantages import generalized_advantages, group_advantages, kl_per_token, token_rewards, whiten
+from models.advantages import (
+    generalized_advantages,
+    group_advantages,
+    kl_per_token,
+    penalised,
+    scaled_by_deviation,
+    token_rewards,
+    whiten,
+)
 from models.settings import GroupAdvantage
 
 
@@ -104,3 +112,25 @@ def test_equal_scores_teach_nothing(kind: GroupAdvantage) -> None:
 def test_a_group_of_one_has_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(torch.zeros(4, 1), "grpo")
+
+
+def test_penalties_give_the_published_vector() -> None:
+    """Reward 1.5, 300 of 896 tokens, with and without an end; times 10 before advantages are estimated."""
+    two = torch.tensor([1.5, 1.5], dtype=torch.float64)
+    found = penalised(
+        two, torch.tensor([300, 300]), torch.tensor([True, False]), limit=896, length_penalty=-10, unfinished_penalty=-8
+    )
+    assert found.tolist() == pytest.approx([-1.84821, -9.84821], abs=1e-5)
+    last = 10 * token_rewards(found[:1], torch.zeros(1, 3), torch.ones(1, 3), kl_coef=0.1)
+    assert last[0].tolist() == pytest.approx([0, 0, -18.4821], abs=1e-4)
+
+
+@given(st.integers(0, 10_000))
+def test_scaling_by_the_deviation_keeps_the_mean_s_sign_and_sees_no_padding(seed: int) -> None:
+    (values, *_), mask = ragged(seed)
+    if mask.sum() < 3:
+        return
+    counted = values[mask]
+    found = scaled_by_deviation(values, mask)
+    assert found[mask].tolist() == pytest.approx((counted / counted.std(correction=0)).tolist(), rel=1e-6)
+    assert not found[~mask].any()
