@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.losses import masked_mean
+from models.monitors import Monitors, repetition
 from models.sequences import Prompt, Response
 from models.settings import PolicySettings
 from models.training import Journal, Metrics, Trainer, TrainingError, linear_schedule, passes, step_rng
@@ -140,6 +141,7 @@ def _described(sampled: Sampled) -> Metrics:
         "entropy": float(-masked_mean(old, mask)),  # the sampled tokens' own estimate
         "response_length": float(mask.sum(1).float().mean()),
         "unique_share": len({response.text for response in responses}) / len(responses),
+        "repetition": repetition(responses),
     }
 
 
@@ -194,6 +196,7 @@ def train_on_policy(
     trainer = algorithm.trainer
     if (state := journal.resume()) is not None:
         trainer.load(state)
+    monitors = Monitors(settings.monitors, trainer.numbers)
     while trainer.step < settings.iterations:
         factor = linear_schedule(trainer.step, settings.iterations, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
@@ -207,7 +210,7 @@ def train_on_policy(
             metrics["reward_true"] = sum(scores) / len(scores)
         metrics |= algorithm.update(rollout, seed) | {"learning_rate": settings.rate * factor}
         trainer.step += 1
-        journal.log(trainer.step, metrics)
+        journal.log(trainer.step, metrics | monitors.watch(trainer.step, metrics))
         if trainer.step % settings.save_every == 0 or trainer.step == settings.iterations:
             with tempfile.TemporaryDirectory() as folder:
                 trainer.save(Path(folder))

@@ -18,12 +18,12 @@ from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.narratives import Narratives
-from tasks.policy import OnPolicyTrainer
+from tasks.policy import OnPolicyTrainer, learned_config, train_policy
 from tasks.preferences import PreferencesConfig
 from tasks.rankings import RankingsConfig, RankPrompts, RankSettings, new_ranker
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.tokens import MissingTokensError, VisualTokens
-from tasks.training import Questions, Training, final_adapter, train
+from tasks.training import Questions, Training, final_adapter
 
 if TYPE_CHECKING:
     from models.grpo import Feedback
@@ -158,7 +158,7 @@ def _stage(
     prompts: dict[str, str] | None = None,
 ) -> Stage:
     # What the ranker is asked, and which, stands in `decisive` and in the prompts, where it is used at all.
-    own = config.model_dump(mode="json", exclude={"ranker", "prompts"})
+    own = learned_config(config, "ranker", "prompts")
     return Stage(
         name="policy",
         table="checkpoints",
@@ -187,8 +187,7 @@ def _training(
 
 
 def _train(ctx: RunContext, config: GrpoConfig, stage: Stage, training: GroupTraining) -> StageResult:
-    settings = config.training
-    return train(ctx, stage, training, TrainGroups, settings.iterations, settings.save_every)
+    return train_policy(ctx, stage, training, TrainGroups, config.training)
 
 
 class TrainGroups(OnPolicyTrainer):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import tempfile
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.settings import PpoSettings
+from models.settings import ALARM, PolicySettings, PpoSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from models.sequences import Prompt
     from models.training import Journal
     from models.video_lm import VideoLM
+
+
+logger = logging.getLogger(__name__)
 
 
 class PpoConfig(BaseModel):
@@ -63,7 +69,7 @@ def policy(
     stage = Stage(
         name="policy",
         table="checkpoints",
-        config={**config.model_dump(mode="json"), "arm": arm},
+        config={**learned_config(config), "arm": arm},
         inputs=(reward.ref, instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
@@ -85,7 +91,26 @@ def policy(
         reward.ref,
     )
     settings = config.training
-    return train(ctx, stage, training, TrainPpo, settings.iterations, settings.save_every)
+    return train_policy(ctx, stage, training, TrainPpo, settings)
+
+
+def train_policy(
+    ctx: RunContext, stage: Stage, training: Training, trainer: type, settings: PolicySettings
+) -> StageResult:
+    """Run the stage of an on-policy training, and say which alarms rang in it."""
+    result = train(ctx, stage, training, trainer, settings.iterations, settings.save_every)
+    if not result.cached:
+        for row in ctx.lake.table(result.table).read(result.key, ["final", "metrics"]).to_pylist():
+            for name, count in json.loads(row["metrics"]).items() if row["final"] else ():
+                if name.startswith(ALARM):
+                    limit = name.removeprefix(ALARM)
+                    logger.warning("%s: %s was passed in %d iterations; see its curves", stage.label, limit, count)
+    return result
+
+
+def learned_config(config: BaseModel, *unused: str) -> dict[str, Any]:
+    """What of a policy's configuration decides its weights: all but the monitors, and what else the caller names."""
+    return config.model_dump(mode="json", exclude={"training": {"monitors"}, **dict.fromkeys(unused, True)})
 
 
 class OnPolicyTrainer(Trainer):
@@ -166,4 +191,10 @@ def _worst(lake: Lake, training: Training) -> dict[str, float]:
     """The largest gap between sampling and training, and the largest share of cut answers, over the whole training."""
     rows = lake.table("metrics").read(training.key, ["name", "value"]).to_pylist()
     names = {"rollout_gap": "rollout_trainer_gap", "unfinished_share": "unfinished_share"}
-    return {shown: max(row["value"] for row in rows if row["name"] == name) for name, shown in names.items()}
+    worst = {shown: max(row["value"] for row in rows if row["name"] == name) for name, shown in names.items()}
+    return worst | {name: float(count) for name, count in _alarms(rows).items()}
+
+
+def _alarms(rows: list[dict[str, Any]]) -> Counter[str]:
+    """In how many iterations each alarm rang."""
+    return Counter(row["name"] for row in rows if row["name"].startswith(ALARM))
