@@ -1,5 +1,6 @@
 """Rewards a token, KL estimates and generalized advantages against plain loops."""
 
+import math
 import statistics
 
 import pytest
@@ -35,9 +36,9 @@ def test_advantages_are_the_definition(seed: int, gamma: float, lam: float) -> N
     for row in range(len(mask)):
         length = int(mask[row].sum())
         plain = plain_advantages(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam)
-        assert advantages[row, :length].tolist() == pytest.approx(plain)
+        assert advantages[row, :length].tolist() == pytest.approx(plain, rel=1e-12, abs=1e-12)
         assert returns[row, :length].tolist() == pytest.approx(
-            (torch.tensor(plain, dtype=torch.float64) + values[row, :length]).tolist()
+            (torch.tensor(plain, dtype=torch.float64) + values[row, :length]).tolist(), rel=1e-12, abs=1e-12
         )
         assert not advantages[row, length:].any()
         assert not returns[row, length:].any()
@@ -59,6 +60,28 @@ def test_whitening_gives_mean_zero_and_variance_one_over_the_mask(seed: int) -> 
     assert white[mask].var(correction=0).item() == pytest.approx(1.0, abs=1e-5)
     assert not white[~mask].any()
     assert torch.allclose(whiten(values * 3 + 5, mask), white, atol=1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_whitening_is_the_plain_loop(seed: int) -> None:
+    (values, *_), mask = ragged(seed)
+    counted = values[mask].tolist()
+    mean = sum(counted) / len(counted)
+    variance = sum((each - mean) ** 2 for each in counted) / len(counted)
+    plain = [(each - mean) / math.sqrt(variance + 1e-8) for each in counted]
+    assert whiten(values, mask)[mask].tolist() == pytest.approx(plain, abs=1e-12)
+
+
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0))
+def test_token_rewards_are_the_plain_loop(seed: int, kl_coef: float) -> None:
+    (policy, reference, scores), mask = ragged(seed)
+    kl = kl_per_token(policy, reference, "k3")
+    found = token_rewards(scores[:, 0], kl, mask, kl_coef)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        difference = (policy[row] - reference[row]).tolist()
+        plain = [-kl_coef * (math.exp(-each) - 1 + each) for each in difference[:length]]
+        plain[-1] += scores[row, 0].item()
+        assert found[row].tolist() == pytest.approx(plain + [0.0] * (5 - length), rel=1e-12, abs=1e-12)
 
 
 def test_the_score_falls_on_the_last_token_and_the_penalty_on_each() -> None:
@@ -102,6 +125,21 @@ def test_group_advantages_are_their_definitions(scores: list[float], shift: floa
         assert found[0].tolist() == pytest.approx(expected, abs=1e-9)
         assert found.sum().item() == pytest.approx(0, abs=1e-9)
         assert torch.allclose(group_advantages(each + shift, kind), found, atol=1e-8)
+
+
+@given(st.lists(st.integers(-40, 40), min_size=2, max_size=6).filter(lambda eighths: len(set(eighths)) > 1))
+def test_advantages_of_groups_with_contrast_are_exact(eighths: list[int]) -> None:
+    """Dividing by little contrast makes rounding large; by an eighth, and by none, it does not."""
+    scores = [each / 8 for each in eighths]
+    mean, deviation, others = sum(scores) / len(scores), statistics.stdev(scores), len(scores) - 1
+    plain = {
+        "grpo": [(score - mean) / (deviation + 1e-4) for score in scores],
+        "dr_grpo": [score - mean for score in scores],
+        "rloo": [score - (sum(scores) - score) / others for score in scores],
+    }
+    for kind, expected in plain.items():
+        found = group_advantages(torch.tensor([scores], dtype=torch.float64), kind)
+        assert found[0].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo"])

@@ -38,7 +38,7 @@ def test_policy_loss_is_the_plain_loop(seed: int, clip: float) -> None:
         clipped += -a * bounded > -a * ratio
         count += 1
     loss, share = policy_loss(new, old, advantages, mask, clip)
-    assert loss.item() == pytest.approx(total / count)
+    assert loss.item() == pytest.approx(total / count, rel=1e-12, abs=1e-12)
     assert share.item() == pytest.approx(clipped / count)
 
 
@@ -50,7 +50,17 @@ def test_value_loss_is_the_plain_loop(seed: int, clip: float) -> None:
         v, before, target = (x[row, column].item() for x in (new, old, returns))
         bounded = before + min(max(v - before, -clip), clip)
         terms.append(0.5 * max((v - target) ** 2, (bounded - target) ** 2))
-    assert value_loss(new, old, returns, mask, clip).item() == pytest.approx(sum(terms) / len(terms))
+    found = value_loss(new, old, returns, mask, clip).item()
+    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-12, abs=1e-12)
+
+
+@given(st.integers(0, 10_000))
+def test_means_over_tokens_are_the_plain_loop(seed: int) -> None:
+    (logprobs, *_), mask = ragged(seed)
+    counted = [logprobs[row, column].item() for row, column in mask.nonzero().tolist()]
+    mean = pytest.approx(sum(counted) / len(counted), abs=1e-12)
+    assert masked_mean(logprobs, mask).item() == mean
+    assert -next_token_loss(logprobs, mask).item() == mean
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4))
@@ -125,6 +135,7 @@ def test_entropy_is_the_definition_and_a_forbidden_token_adds_nothing(seed: int)
     (logits, *_), _ = ragged(seed)
     for row, found in zip(logits.tolist(), entropy(logits).tolist(), strict=True):
         total = sum(map(math.exp, row))
-        assert found == pytest.approx(-sum(math.exp(x) / total * math.log(math.exp(x) / total) for x in row))
+        plain = -sum(math.exp(x) / total * math.log(math.exp(x) / total) for x in row)
+        assert found == pytest.approx(plain, rel=1e-12, abs=1e-12)
     forbidden = torch.nn.functional.pad(logits, (0, 1), value=-math.inf)
     assert torch.allclose(entropy(forbidden), entropy(logits))
