@@ -2,13 +2,13 @@
 
 tests/models/goldens/*.json hold what verl 0.9.1, TRL 0.11.4 (its last PPO of the old kind), TRL 1.16.0 and OpenRLHF
 0.11.2 gave, which function gave it and for which inputs (perf/goldens.sh asks them again). Where conventions differ,
-ours is on the left, and the comparison is made where both must agree:
+ours stands first below, and the comparison is made where both must agree:
 
 - Whitening divides by n (population), plus 1e-8. OpenRLHF does too; it whitens each row, so it was given one. verl and
   TRL divide by n - 1: ours times sqrt((n - 1) / n). They leave numbers at padding; only what counts is compared.
 - `generalized_advantages` whitens nothing; verl and TRL whiten advantages: compared are ours whitened as above, and the
-  returns, which nobody whitens. A response ends at its first masked token. verl carries values and advantages across
-  holes in the mask: what it gives with holes is ours for the response without them.
+  returns, which nobody whitens. A hole in the mask ends a response, and what follows it stands alone; verl carries
+  values and advantages across holes: what it gives with them is ours for the response closed up.
 - Token rewards are 0 at padding; TRL and OpenRLHF leave -kl_coef * KL there, and mask later.
 - verl's policy loss has a second clip (dual clip); it was set beyond reach. TRL 0.11 throws a batch away whose mean
   ratio is above 10; none is.

@@ -1,6 +1,7 @@
 """GRPO_rank: what the paper prints, what its text gives, and what must hold of every reading."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -21,6 +22,40 @@ scores = st.lists(st.integers(0, 4), min_size=2, max_size=6)
 
 def ranks_of(values: list[int]) -> torch.Tensor:
     return torch.tensor([average_ranks([float(value) for value in values])], dtype=torch.float64)
+
+
+def plain_gain(rank: float, form: DcgForm) -> float:
+    log = math.log2(2 + rank)
+    return {"written": 1 / ((1 + rank) * log), "table": log / (1 + rank), "log": 1 / log}[form]
+
+
+def plain_raw(values: list[int], i: int, found: list[float], mode: RankMode, dcg: DcgForm, bound: RankBound) -> float:
+    """One response's advantage before the group's mean is taken off, by the docstring's words."""
+    ranks = average_ranks([float(value) for value in values])
+    true, predicted = plain_gain(ranks[i], dcg), plain_gain(found[i], dcg)
+    tied = sorted(rank for rank, value in enumerate(sorted(values, reverse=True)) if value == values[i])
+    if mode == "oracle":
+        return true
+    if mode == "paper":
+        ratio = predicted / true
+        return {"none": ratio, "clamp": min(ratio, 1.0), "symmetric": min(ratio, 1 / ratio)}[bound]
+    return 0.0 if mode == "tie_aware" and tied[0] <= found[i] <= tied[-1] else true - predicted
+
+
+@pytest.mark.parametrize(("mode", "dcg", "standardise"), itertools.product(MODES, FORMS, [False, True]))
+@given(values=scores, bound=st.sampled_from(["none", "clamp", "symmetric"]), seed=st.integers(0, 1000))
+def test_each_mode_is_the_plain_loop(
+    mode: RankMode, dcg: DcgForm, standardise: bool, values: list[int], bound: RankBound, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    predicted = policy_ranks(torch.randint(4, (1, len(values)), generator=generator).double())
+    raw = [plain_raw(values, i, predicted[0].tolist(), mode, dcg, bound) for i in range(len(values))]
+    mean = sum(raw) / len(raw)
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in raw) / len(raw))
+    by = deviation if standardise and deviation > 1e-6 else 1.0
+    expected = [(each - mean) / by for each in raw]
+    found = rank_advantages(ranks_of(values), predicted, mode=mode, dcg=dcg, bound=bound, standardise=standardise)
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 def test_the_published_advantages_of_the_best_response() -> None:
