@@ -144,7 +144,8 @@ def opened(
         TerminalProgress() as terminal,
         ShownProgress(terminal) as progress,
     ):
-        ctx = RunContext(run.lake_root, run.name, pool, progress, run.max_quarantined, run.seed, run.retries)
+        shared = (run.max_quarantined, run.seed, run.retries)
+        ctx = RunContext(run.lake_root, run.name, pool, progress, *shared, boards=run.results / "tensorboard")
         _say_who_is_here(ctx.lake)
         ctx.lake.log([event(run.name, "run_started", detail=json.dumps({"flow": flow, **run.model_dump()}))])
         if data is not None and _prepare(data, progress):

@@ -1,7 +1,8 @@
 """On-policy learning from groups: each answer is compared with the others to its question, by rewards or by ranks.
 
 No critic and, by ranks, no reward model: GRPO (https://arxiv.org/abs/2402.03300) and its kin where a reward model
-scores, GRPO_rank (Oracle-RLAIF, https://arxiv.org/abs/2510.02561) where an oracle only orders. The KL penalty is part of the loss.
+scores, GRPO_rank (Oracle-RLAIF, https://arxiv.org/abs/2510.02561) where an oracle only orders. The KL penalty is part
+of the loss.
 """
 
 from __future__ import annotations

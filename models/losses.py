@@ -12,6 +12,8 @@ from torch.nn.functional import logsigmoid
 
 from models.reductions import PER_TOKEN, Reduction
 
+LARGEST_LOG_RATIO = 20.0
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` counts; both of one shape. NaN when nothing counts."""
@@ -102,8 +104,8 @@ def policy_loss(
 
     Source: https://arxiv.org/abs/1707.06347 equation 7.
     """
-    # Padding may hold anything: its ratio is 1, so that no overflow there becomes NaN under the mask.
-    ratio = (new - old).masked_fill(~mask.bool(), 0.0).exp()
+    # Padding may hold anything: its ratio is 1. One beyond e^20 is cut before it overflows and its gradient is NaN.
+    ratio = (new - old).masked_fill(~mask.bool(), 0.0).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
     loss = torch.maximum(-advantages * ratio, -advantages * clipped)
     binding = (-advantages * clipped > -advantages * ratio).float()

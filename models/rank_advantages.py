@@ -4,9 +4,10 @@ An oracle orders the G responses to one prompt; nothing else is known of them. R
 that tie share their average rank (models.rankings.average_ranks), the oracle's and the policy's alike. Advantages are
 [N, G], hold for every token of a response, and sum to zero over each group.
 
-The paper (Oracle-RLAIF, https://arxiv.org/abs/2510.02561) compares the oracle's rank r with the rank r' that the policy's own log-probabilities
-give: nDCG = DCG(r') / DCG(r), delta = 1 - nDCG, A = mean(delta) - delta. Why that loses the sign of what is to be
-learned, and why its printed table follows another formula than its text: docs/rank_advantage.md.
+The paper (Oracle-RLAIF, https://arxiv.org/abs/2510.02561) compares the oracle's rank r with the rank r' that the
+policy's own log-probabilities give: nDCG = DCG(r') / DCG(r), delta = 1 - nDCG, A = mean(delta) - delta. Why that loses
+the sign of what is to be learned, and why its printed table follows another formula than its text:
+docs/rank_advantage.md.
 """
 
 from __future__ import annotations

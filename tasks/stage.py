@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -144,7 +145,8 @@ class RunContext:
     """What all stages of a run share.
 
     `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again.
-    A run that `looks_only` asks what there is to do: it has no workers, writes nothing, and bothers nobody.
+    A run that `looks_only` asks what there is to do: it has no workers, writes nothing, and bothers nobody. Training
+    curves are copied into the folder `boards` for TensorBoard, where there is one.
     """
 
     lake_root: str
@@ -155,6 +157,7 @@ class RunContext:
     seed: int
     retries: int = 0
     looks_only: bool = False
+    boards: Path | None = None
 
     @cached_property
     def lake(self) -> Lake:

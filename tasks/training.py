@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.lake import Lake
 from storage.schemas import STATE_SUFFIX
+from tasks.boards import Board
 from tasks.expense import STEP_CLOCK
 from tasks.fanout import Outcome, StageFailure
 from tasks.model_ref import ModelRef
@@ -92,16 +93,19 @@ def _progress(ctx: RunContext, stage: Stage, saves: list[int]) -> Iterator[None]
             return
         # A table handle of its own: the stage's own thread uses the context's.
         table = Lake(ctx.lake_root).table("metrics")
-        bar, shown = ctx.progress.start(f"{stage.label or stage.name} steps", saves[-1]), 0
-        try:
-            ended = False
-            while not ended:
-                ended = done.wait(POLL_S)  # once more after the end, so that the bar shows it
-                reached = max(table.committed(stage.key, saves), default=0)
-                bar.advance(reached - shown)
-                shown = reached
-        finally:
-            bar.finish()
+        name = stage.label or stage.name
+        bar, shown = ctx.progress.start(f"{name} steps", saves[-1]), 0
+        with Board(ctx.boards, name) as board:
+            try:
+                ended = False
+                while not ended:
+                    ended = done.wait(POLL_S)  # once more after the end, so that the bar shows it
+                    reached = max(table.committed(stage.key, saves), default=0)
+                    bar.advance(reached - shown)
+                    shown = reached
+                    board.show(table, stage.key, reached)
+            finally:
+                bar.finish()
 
     thread = threading.Thread(target=watch, name=f"progress-{stage.name}", daemon=True)
     thread.start()

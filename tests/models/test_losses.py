@@ -139,3 +139,14 @@ def test_entropy_is_the_definition_and_a_forbidden_token_adds_nothing(seed: int)
         assert found == pytest.approx(plain, rel=1e-12, abs=1e-12)
     forbidden = torch.nn.functional.pad(logits, (0, 1), value=-math.inf)
     assert torch.allclose(entropy(forbidden), entropy(logits))
+
+
+@pytest.mark.parametrize("gap", [-200.0, 200.0])
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_a_ratio_that_would_overflow_keeps_loss_and_gradient_finite(gap: float, advantage: float) -> None:
+    new = torch.tensor([[gap]], requires_grad=True)
+    loss, _ = policy_loss(new, torch.zeros(1, 1), torch.full((1, 1), advantage), torch.ones(1, 1), 0.2)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert new.grad is not None
+    assert math.isfinite(new.grad.item())
