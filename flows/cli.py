@@ -140,6 +140,20 @@ def relabel(
 
 
 @app.command()
+def study(
+    preset: Annotated[str, typer.Option(help="A preset's name, or the path of a YAML file.")],
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from run.seed on.")] = 5,
+) -> None:
+    """Runs a preset once a seed and compares its arms: means, deviations, paired differences, p values."""
+    from flows.study_command import run_study
+
+    table, page = run_study(preset, overrides or [], seeds)
+    out.print(table, markup=False, soft_wrap=True)
+    out.print(f"Study: {page}", soft_wrap=True)
+
+
+@app.command()
 def audit(
     lake: LakeArgument = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm's labels; may be repeated.")] = None,

@@ -87,7 +87,8 @@ def rlaif(
     with opened("rlaif", run, data.prepare, preferences.endpoints.values()) as step:
         graph = figure(step, parameters)
         page = write_report(step, parameters, graph, step.results())
-    return {"report": str(page), "lake": run.lake_root}
+        scores = {label: scored.result().key for label, scored in graph.scores.items()}
+    return {"report": str(page), "lake": run.lake_root, "scores": scores}
 
 
 def figure(step: Steps, p: Parameters) -> Graph[Pending]:

@@ -1,0 +1,94 @@
+"""Studies over seeds: what is compared, and that the interval holds both kinds of chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage.lake import Lake
+from tasks.study import crossed_bootstrap, markdown, studies_of, study_of, write_study
+
+VIDEOS, QUESTIONS = 30, 4
+
+
+def scored(lake: Lake, key: str, right: Any, questions: int = QUESTIONS) -> str:
+    """A benchmark's rows; `right(video, question)` says which answers are exact."""
+    rows = [
+        {
+            "item_id": f"{video}-{question}", "status": "ok", "item_key": key, "run": "test", "seed": 0,
+            "checkpoint": "m", "instruction": f"{video}-{question}", "video": f"{video}.mp4", "kind": "any",
+            "question": "?", "answer": "x",
+            "decoding": decoding, "exact": float(right(video, question)), "slot": None, "finished": True,
+        }
+        for video in range(VIDEOS)
+        for question in range(questions)
+        for decoding in ("greedy", "sampled")
+    ]  # fmt: skip
+    lake.table("scores").commit_shard(rows, stage_key=key, shard=0)
+    return key
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Lake, dict[int, dict[str, str]]]:
+    """Base right always, SFT on even questions, the arm on all but one video in seed 0 and all but two in seed 1."""
+    lake = Lake(tmp_path / "lake")
+    base = scored(lake, "base", lambda _video, _question: True)
+    return lake, {
+        seed: {
+            "base": base,
+            "sft": scored(lake, f"sft-{seed}", lambda _video, question: question % 2 == 0),
+            "arm": scored(lake, f"arm-{seed}", lambda video, _question, seed=seed: video > seed),
+        }
+        for seed in (0, 1)
+    }
+
+
+def test_means_differences_and_recovery(keys: tuple[Lake, dict[int, dict[str, str]]], tmp_path: Path) -> None:
+    found = study_of(*keys)
+    assert (found.seeds, found.questions) == ([0, 1], VIDEOS * QUESTIONS)
+    assert found.scores["base"].values == [1.0, 1.0]
+    assert found.scores["arm"].values == pytest.approx([29 / 30, 28 / 30])
+    (difference,) = found.differences
+    assert (difference.first, difference.second) == ("arm", "sft")
+    assert difference.values == pytest.approx([29 / 30 - 0.5, 28 / 30 - 0.5])
+    assert difference.mean == pytest.approx(0.45)
+    assert difference.low < 0.45 < difference.high
+    assert difference.p <= 1e-3
+    assert difference.recovery == pytest.approx(0.9)
+    page = write_study(studies_of(*keys), tmp_path / "study")
+    assert "| arm - sft | +0.467 | +0.433 | +0.450 | 0.024 |" in page.read_text()
+    assert [study.measure for study in studies_of(*keys)] == ["greedy_exact", "sampled_exact"], "no slots were scored"
+    assert markdown(found) in page.read_text()
+
+
+def test_one_seed_has_no_deviation(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
+    found = study_of(lake, {0: by_seed[0]})
+    assert found.scores["arm"].sd is None
+    assert found.differences[0].sd is None
+
+
+def test_other_models_or_questions_are_refused(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
+    with pytest.raises(ValueError, match="other models than each other"):
+        study_of(lake, {0: by_seed[0], 1: {"base": "base"}})
+    fewer = scored(lake, "fewer", lambda *_: True, questions=2)
+    with pytest.raises(ValueError, match="arm was not scored on the same questions"):
+        study_of(lake, {0: by_seed[0], 1: {**by_seed[1], "arm": fewer}})
+
+
+def test_the_interval_holds_the_chance_of_seeds_and_of_videos() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.full(200, 3.0)
+    by_seed = rng.normal(0, 0.1, (5, 1)) * counts * np.ones((5, 200))
+    by_video = np.ones((5, 1)) * rng.normal(0, 1.0, 200) * counts
+    assert crossed_bootstrap(by_seed, counts).std() == pytest.approx((by_seed[:, 0] / 3).std() / 5**0.5, rel=0.1)
+    assert crossed_bootstrap(by_video, counts).std() == pytest.approx((by_video[0] / 3).std() / 200**0.5, rel=0.1)
+
+
+def test_no_difference_is_no_finding() -> None:
+    found = crossed_bootstrap(np.zeros((3, 10)), np.ones(10))
+    assert not found.any()
