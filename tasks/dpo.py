@@ -1,0 +1,104 @@
+"""Stage `dpo`: the policy learns straight from one arm's preferences, without a reward model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.settings import DpoSettings
+from storage.lake import Lake
+from tasks.decided import by_content, pairs_to_learn
+from tasks.fanout import derive_seed
+from tasks.model_ref import ModelRef
+from tasks.stage import RunContext, Stage, StageRef, StageResult
+from tasks.training import PROBED, LakeJournal, Questions, Trainer, Training, train
+
+
+class DpoConfig(BaseModel):
+    """What the policy is shown and how it learns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frame_set: str = Field("policy", description="Frame set that the policy is shown.")
+    split: str = Field("rl", description="Split of the instructions that the preferences are about.")
+    training: DpoSettings = Field(DpoSettings(), description="Adapter, steps and rates.")
+
+
+@dataclass(frozen=True)
+class DpoTraining(Training):
+    """Training of the policy on preferences."""
+
+    preferences: StageRef
+
+
+def dpo(
+    ctx: RunContext,
+    config: DpoConfig,
+    preferences: StageResult,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    arm: str,
+) -> StageResult:
+    """Train the policy of an arm on its decided preferences; `model` is where it starts and what it is held to.
+
+    Like the reward model's, the stage is named by the decided labels and not by who gave them. Its seed depends on how
+    many adapters are merged into the model, so that one training after the other does not begin in the same subspace.
+
+    Raises:
+        ValueError: there is no decided preference.
+        models.training.TrainingError: training diverged or a canary failed.
+    """
+    seed = derive_seed(ctx.seed, "dpo", len(model.merged))
+    stage = Stage(
+        name="dpo",
+        table="checkpoints",
+        config={**config.model_dump(mode="json"), "arm": arm},
+        inputs=(by_content(ctx.lake, preferences.ref), instructions.ref, tokens.ref, *model.stages),
+        model=model.identity,
+        prompts={},
+        seed=seed,
+        shard_size=1,
+        label=f"dpo {arm}",
+    )
+    training = DpoTraining(
+        ctx.lake_root,
+        ctx.run,
+        stage.key,
+        "policy",
+        arm,
+        model,
+        tokens.ref,
+        instructions.ref,
+        config,
+        seed,
+        preferences.ref,
+    )
+    settings = config.training
+    return train(ctx, stage, training, TrainDpo, settings.steps, settings.save_every)
+
+
+class TrainDpo(Trainer):
+    """Trains in a worker process."""
+
+    training: DpoTraining
+
+    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
+        from models.canaries import check_adapter, check_blank
+        from models.dpo import train_dpo
+        from models.on_policy import POLICY
+
+        training, config = self.training, self.training.config
+        lm = training.model.load(lake)
+        probe = Questions(lake, training, config.split, config.frame_set, lm).probe(lambda row: str(row["question"]))
+        kept, held = pairs_to_learn(lake, training, training.preferences, config.training.held_out, lm)
+        metrics = train_dpo(lm, kept, held, config.training, training.seed, LakeJournal(lake, training))
+        longest = max(len(kept[i].chosen) for i in range(min(PROBED, len(kept))))
+        checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, longest)
+        with tempfile.TemporaryDirectory() as folder:
+            lm.save_adapter(POLICY, Path(folder), base=training.model.label)
+            blob = lake.blobs.put_folder(Path(folder))
+        return config.training.steps, blob, {"pairs": float(len(kept)), **metrics, **checks}
