@@ -14,6 +14,7 @@ from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
+from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig
 from tasks.preferences import JudgesConfig, JudgingConfig
@@ -162,10 +163,18 @@ class Parameters(Labelling):
 
     reward: RewardConfig
     ppo: PpoConfig
+    self_dpo: SelfDpoConfig = SelfDpoConfig()
     agreement: AgreementConfig
     audit: AuditConfig = AuditConfig()
     benchmark: BenchmarkConfig
     report: ReportConfig
+
+    @model_validator(mode="after")
+    def _narrates_what_is_sampled(self) -> Self:
+        asked, sets = self.self_dpo.narrative.frame_set, [one.name for one in self.frames.sets]
+        if asked not in sets:
+            raise ValueError(f"self_dpo.narrative: frame_set {asked!r} is none of frames.sets ({', '.join(sets)})")
+        return self
 
     def _ways(self) -> list[JudgingConfig]:
         return [*self.arms, *self.blind_twins(), *self.agreement.conditions]

@@ -20,6 +20,7 @@ from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
+from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.policy import PpoConfig, policy
 from tasks.preferences import JudgesConfig, preferences
@@ -54,6 +55,7 @@ def rlaif(
     preferences: JudgesConfig = DEFAULT.preferences,
     reward: RewardConfig = DEFAULT.reward,
     ppo: PpoConfig = DEFAULT.ppo,
+    self_dpo: SelfDpoConfig = DEFAULT.self_dpo,
     agreement: AgreementConfig = DEFAULT.agreement,
     audit: AuditConfig = DEFAULT.audit,
     benchmark: BenchmarkConfig = DEFAULT.benchmark,
@@ -74,6 +76,7 @@ def rlaif(
         preferences: How pairs of answers are judged.
         reward: The reward model's training.
         ppo: The policy's training.
+        self_dpo: The policy's training by rounds of its own verdicts.
         agreement: The judge against ground truth.
         audit: What is wrong with the labels, and when that stops the run.
         benchmark: The scores on held-out questions.

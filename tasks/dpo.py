@@ -6,10 +6,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from models.settings import DpoSettings
 from storage.lake import Lake
+from tasks.candidates import CandidatesConfig
+from tasks.captions import CaptionsConfig
 from tasks.decided import by_content, pairs_to_learn
 from tasks.fanout import derive_seed
 from tasks.model_ref import ModelRef
@@ -22,9 +24,48 @@ class DpoConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    frame_set: str = Field("policy", description="Frame set that the policy is shown.")
-    split: str = Field("rl", description="Split of the instructions that the preferences are about.")
-    training: DpoSettings = Field(DpoSettings(), description="Adapter, steps and rates.")
+    frame_set: str = Field(default="policy", description="Frame set that the policy is shown.")
+    split: str = Field(default="rl", description="Split of the instructions that the preferences are about.")
+    training: DpoSettings = Field(default=DpoSettings(), description="Adapter, steps and rates.")
+
+
+class SelfDpoConfig(DpoConfig):
+    """Self-retrospective DPO (https://arxiv.org/abs/2406.11280): rounds in which the policy judges its own answers."""
+
+    rounds: int = Field(
+        default=3, ge=1, description="Rounds; each goes on from the policy of the one before. Published: 9."
+    )
+    n: int | None = Field(
+        default=None,
+        ge=2,
+        description="Answers sampled to each instruction in a round; null: candidates.n, and the first round then "
+        "takes the answers that the other arms are judged by.",
+    )
+    narrative: CaptionsConfig = Field(
+        default=CaptionsConfig(frame_set="policy"),
+        description="How the policy writes the narrative that it judges by; from the second round on with "
+        "prompts.refine (prompts.question_refine), which shows it the narrative of the round before.",
+    )
+
+    @field_validator("narrative")
+    @classmethod
+    def _each_clip_by_itself(cls, narrative: CaptionsConfig) -> CaptionsConfig:
+        if narrative.mode != "independent":
+            raise ValueError("mode must be independent: what a clip's caption depends on is the round before")
+        return narrative
+
+    def candidates(self, config: CandidatesConfig) -> CandidatesConfig:
+        """How a round samples its answers, where the run samples by `config`."""
+        return config if self.n is None else config.model_copy(update={"n": self.n})
+
+    def learning(self) -> DpoConfig:
+        """What decides the training of one round."""
+        return DpoConfig(frame_set=self.frame_set, split=self.split, training=self.training)
+
+
+def round_name(arm: str, number: int) -> str:
+    """What a round of an arm is called in tables, in the way of an arm of its own."""
+    return f"{arm}_round_{number}"
 
 
 @dataclass(frozen=True)
