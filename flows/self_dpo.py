@@ -19,7 +19,7 @@ from flows.steps import Pending, Steps, Trained
 from tasks.audit import audit
 from tasks.candidates import candidates
 from tasks.captions import captions
-from tasks.dpo import dpo, round_name
+from tasks.dpo import policy_by_pairs, round_name
 from tasks.preferences import LOCAL, JudgingConfig, preferences
 
 
@@ -85,7 +85,9 @@ def _round(
         labels[blind] = step(preferences, judging(p, twin), answered, shown.seen, None, policy, blind, label=blind)
     audited = step(audit, p.audit, labels, shown.asked, name, gate=[name], label=name)
     checked = [audited] if p.audit.gated else []
-    learned = step(dpo, p.self_dpo.learning(), judged, shown.asked, shown.seen, policy, name, label=name, after=checked)
+    learned = step(
+        policy_by_pairs, p.self_dpo.learning(), judged, shown.asked, shown.seen, policy, name, label=name, after=checked
+    )
     return Round(name, narrated, answered, judged, audited, learned)
 
 

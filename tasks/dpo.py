@@ -1,4 +1,4 @@
-"""Stage `dpo`: the policy learns straight from one arm's preferences, without a reward model."""
+"""Stage `policy` by DPO: it learns straight from one arm's preferences, without a reward model."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class DpoTraining(Training):
     preferences: StageRef
 
 
-def dpo(
+def policy_by_pairs(
     ctx: RunContext,
     config: DpoConfig,
     preferences: StageResult,
@@ -95,15 +95,15 @@ def dpo(
     """
     seed = derive_seed(ctx.seed, "dpo", len(model.merged))
     stage = Stage(
-        name="dpo",
+        name="policy",
         table="checkpoints",
-        config={**config.model_dump(mode="json"), "arm": arm},
+        config={**config.model_dump(mode="json"), "route": "dpo", "arm": arm},
         inputs=(by_content(ctx.lake, preferences.ref), instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=seed,
         shard_size=1,
-        label=f"dpo {arm}",
+        label=f"policy {arm}",
     )
     training = DpoTraining(
         ctx.lake_root,

@@ -79,7 +79,7 @@ def test_each_round_is_narrated_answered_and_judged_by_the_policy_before(place: 
     p = parameters(place, "rounds", "self_dpo.rounds=2")
     visits = walked(p, pool)
     lake = Lake(p.run.lake_root)
-    first, second = (result(visits, f"dpo self_round_{number}") for number in (1, 2))
+    first, second = (result(visits, f"policy_by_pairs self_round_{number}") for number in (1, 2))
     supervised = final_adapters(lake, result(visits, "sft").ref)
     after_first = final_adapters(lake, first.ref)
     assert after_first[:-1] == supervised
@@ -99,20 +99,22 @@ def test_each_round_is_narrated_answered_and_judged_by_the_policy_before(place: 
         assert {row["arm"] for row in judged} == {name}
         narratives = {row["video"]: row["narrative"] for row in told}
         assert all(row["narrative"] == narratives[row["video"]] for row in judged)
-        assert f"preferences {name}" in visits[f"dpo {name}"].needs
+        assert f"preferences {name}" in visits[f"policy_by_pairs {name}"].needs
     assert "captions self_round_1" in visits["captions self_round_2"].needs
 
     # One round more: what is done is used, and the third goes on from the second.
     more = walked(parameters(place, "rounds", "self_dpo.rounds=3"), pool)
     anew = {name for name, visit in more.items() if visit.result is not None and not visit.result.cached}
-    of_third = {f"{stage} self_round_3" for stage in ("captions", "candidates", "preferences", "audit", "dpo")}
+    of_third = {
+        f"{stage} self_round_3" for stage in ("captions", "candidates", "preferences", "audit", "policy_by_pairs")
+    }
     assert anew == of_third
-    third = final_adapters(lake, result(more, "dpo self_round_3").ref)
+    third = final_adapters(lake, result(more, "policy_by_pairs self_round_3").ref)
     assert third[:-1] == final_adapters(lake, second.ref)
 
     # A blob is named by its bytes: in one go, the rounds end with the same adapters.
     straight = parameters(place, "straight", "self_dpo.rounds=3")
-    last = result(walked(straight, pool), "dpo self_round_3")
+    last = result(walked(straight, pool), "policy_by_pairs self_round_3")
     assert final_adapters(Lake(straight.run.lake_root), last.ref) == third
 
 
@@ -134,7 +136,7 @@ def recorded(place: Place, *overrides: str) -> dict[str, tuple[Any, ...]]:
     shown: Any = type("Shown", (), {"asked": "asked", "seen": "seen"})
     start: Any = Trained("base", merged="sft")  # type: ignore[arg-type]
     last: Any = rounds(step, p, shown, "answered", start, p.arms[0])[-1].learned  # type: ignore[arg-type]
-    assert last == f"dpo self_round_{p.self_dpo.rounds}"
+    assert last == f"policy_by_pairs self_round_{p.self_dpo.rounds}"
     return step.calls
 
 
@@ -152,7 +154,9 @@ def test_an_arm_without_a_narrative_writes_none_and_a_blind_limit_has_its_twin(p
     twin = calls["preferences self_round_2_blind"]
     assert (twin[0].blind, twin[0].narrative, twin[3]) == (True, False, None)
     assert set(calls["audit self_round_2"][1]) == {"self_round_2", "self_round_2_blind"}
-    assert calls["dpo self_round_2"][-1] == "audit self_round_2", "labels that break a limit are not learned from"
+    assert calls["policy_by_pairs self_round_2"][-1] == "audit self_round_2", (
+        "labels that break a limit are not learned from"
+    )
 
 
 def test_questions_are_in_view_where_the_narrative_is_written_for_them(place: Place) -> None:

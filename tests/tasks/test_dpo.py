@@ -11,7 +11,7 @@ import pytest
 from labels_by_hand import labels, questions
 from small import base_model, keep_scenes, rows_of, scenes, small_run
 
-from tasks.dpo import DpoConfig, dpo
+from tasks.dpo import DpoConfig, policy_by_pairs
 from tasks.fanout import StageFailure, WorkerPool
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, StageResult
@@ -45,7 +45,9 @@ def test_a_policy_is_named_by_its_labels_and_goes_on_from_its_own_adapter(ctx: R
     asked = questions(ctx.lake, VIDEOS)
 
     def train(key: str, preferred: list[str], p_a: float, model: ModelRef) -> StageResult:
-        return dpo(ctx, config(), labels(ctx.lake, VIDEOS, key, preferred, p_a), asked, tokens, model, "arm")
+        return policy_by_pairs(
+            ctx, config(), labels(ctx.lake, VIDEOS, key, preferred, p_a), asked, tokens, model, "arm"
+        )
 
     first = train("judge-1", ["a", "b", "tie"], 0.9, base_model())
     same = train("judge-2", ["a", "b", "tie"], 0.6, base_model())
@@ -80,4 +82,4 @@ def test_what_cannot_be_learned_ends_the_stage(
 ) -> None:
     judged, asked = labels(ctx.lake, VIDEOS, "judge", preferred, 0.9), questions(ctx.lake, VIDEOS)
     with pytest.raises(StageFailure, match=complaint):
-        dpo(ctx, config(**changes), judged, asked, tokens, base_model(), "arm")
+        policy_by_pairs(ctx, config(**changes), judged, asked, tokens, base_model(), "arm")
