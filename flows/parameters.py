@@ -14,6 +14,7 @@ from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
+from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
 from tasks.policy import PpoConfig
@@ -95,7 +96,7 @@ class ModelsConfig(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
 
 
-Route = Literal["ppo", "grpo", "grpo_rank"]
+Route = Literal["ppo", "grpo", "grpo_rank", "self_dpo"]
 
 
 class Arm(JudgingConfig):
@@ -104,7 +105,8 @@ class Arm(JudgingConfig):
     route: Route = Field(
         "ppo",
         description="ppo: a reward model and a critic (VLM-RLAIF); grpo: a reward model and groups; grpo_rank: the "
-        "arm's judge only ranks, while the policy learns (Oracle-RLAIF).",
+        "arm's judge only ranks, while the policy learns (Oracle-RLAIF); self_dpo: rounds in which the policy is its "
+        "own captioner and judge (ISR-DPO).",
     )
 
 
@@ -170,6 +172,11 @@ class Labelling(BaseModel):
         """The splits whose candidates are judged."""
         return {self.candidates.split}
 
+    @property
+    def labelled(self) -> list[Arm]:
+        """The arms whose labels are given before anything learns from them: all but those that label in rounds."""
+        return [arm for arm in self.arms if arm.route != "self_dpo"]
+
 
 class Parameters(Labelling):
     """All sections of a preset."""
@@ -177,24 +184,32 @@ class Parameters(Labelling):
     reward: RewardConfig
     ppo: PpoConfig
     grpo: GrpoConfig = GrpoConfig()
+    self_dpo: SelfDpoConfig = SelfDpoConfig()
     agreement: AgreementConfig
     audit: AuditConfig = AuditConfig()
     benchmark: BenchmarkConfig
     report: ReportConfig
 
+    @model_validator(mode="after")
+    def _narrates_what_is_sampled(self) -> Self:
+        asked, sets = self.self_dpo.narrative.frame_set, [one.name for one in self.frames.sets]
+        if asked not in sets:
+            raise ValueError(f"self_dpo.narrative: frame_set {asked!r} is none of frames.sets ({', '.join(sets)})")
+        return self
+
     def _ways(self) -> list[JudgingConfig]:
         return [*self.arms, *self.blind_twins(), *self.agreement.conditions]
 
     @model_validator(mode="after")
-    def _can_rank(self) -> Self:
-        ranked = [arm for arm in self.arms if arm.route == "grpo_rank"]
-        if ranked and self.grpo.frame_set not in [one.name for one in self.frames.sets]:
-            raise ValueError(f"grpo: frame_set {self.grpo.frame_set!r} is none of frames.sets")
-        for arm in ranked:
-            if arm.judge != LOCAL or arm.blind:
+    def _can_learn(self) -> Self:
+        for section in (self.grpo, self.self_dpo):
+            if section.frame_set not in [one.name for one in self.frames.sets]:
+                raise ValueError(f"frame_set {section.frame_set!r} of grpo or self_dpo is none of frames.sets")
+        for arm in self.arms:
+            if arm.route in ("grpo_rank", "self_dpo") and (arm.judge != LOCAL or arm.blind):
                 raise ValueError(
-                    f"arm {arm.name!r}: route grpo_rank ranks each rollout while it trains: set judge to local and "
-                    "blind to false"
+                    f"arm {arm.name!r}: route {arm.route} judges again and again while it trains: set judge to local "
+                    "and blind to false"
                 )
         return self
 
@@ -204,7 +219,7 @@ class Parameters(Labelling):
     def blind_twins(self) -> list[JudgingConfig]:
         """How the arms' pairs are judged blind for the limit that needs it; arms that differ in narrative share it."""
         twins: dict[tuple[str, str, str], JudgingConfig] = {}
-        for arm in self.arms if self.audit.max_blind_agreement is not None else ():
+        for arm in self.labelled if self.audit.max_blind_agreement is not None else ():
             if not arm.blind:
                 twins.setdefault((arm.judge, arm.method, arm.frame_set), arm.blinded())
         return [*twins.values()]

@@ -17,12 +17,13 @@ from flows.walk import NoWork, Visit, Walk
 from storage.lake import Lake
 from storage.places import is_s3
 from tasks.audit_limits import LIMITS
+from tasks.dpo import round_name
 from tasks.expense import Expense
 from tasks.fanout import WorkerPool
 from tasks.plan import SAMPLE, Line, Plan, Size, digest, in_the_lake, scaled
 from tasks.plan_endpoint import MOST, priced
 from tasks.plan_sample import VIDEOS, write_sample
-from tasks.preferences import LOCAL
+from tasks.preferences import LOCAL, JudgingConfig
 from tasks.prepare import prepare
 from tasks.progress import Progress
 from tasks.report import machine
@@ -30,7 +31,9 @@ from tasks.stage import RunContext, StageResult
 from tasks.videos import VideosConfig
 
 POLICIES = ("policy", "policy_by_rewards", "policy_by_ranks")
-STEPS = {"sft": 4, "reward_model": 4} | dict.fromkeys(POLICIES, 3)  # The first of them warms up and is not counted.
+STEPS = {"sft": 4, "reward_model": 4, "policy_by_pairs": 4} | dict.fromkeys(
+    POLICIES, 3
+)  # The first of them warms up and is not counted.
 BY_PAIRS = ("audit", "agreement")
 BY_VIDEO = ("videos", "frames", "visual_tokens")
 
@@ -84,6 +87,7 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     for section, training in (("ppo", p.ppo.training), ("grpo", p.grpo.training)):
         iterations = min(STEPS["policy"], training.iterations)
         values[section]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
+    values["self_dpo"]["training"] |= _short("policy_by_pairs", p.self_dpo.training.steps) | {"held_out": 0.0}
     values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
         way["judge"] = LOCAL
@@ -187,8 +191,7 @@ class _Scale:
     def _judging(self, name: str, size: Size, sampled: StageResult, needs: tuple[str, ...]) -> Line:
         """A judge's line. Equal answers are not judged, but how many will be equal only the trained model knows."""
         p = self.whole
-        ways = {f"preferences {way.name}": way for way in [*p.arms, *p.blind_twins(), *p.agreement.conditions]}
-        way = judging(p, ways[name])
+        way = judging(p, _ways(p)[name.removeprefix("preferences ")])
         pairs = len([*combinations(range(p.candidates.n), 2)])
         pairs = pairs if way.max_pairs is None else min(pairs, way.max_pairs)
         calls = p.candidates.n if way.method == "likelihood" else 2 * pairs
@@ -219,7 +222,7 @@ def _own_name(seen: Visit) -> str:
 
 
 def _judged(small: Parameters, measured: Sequence[Visit]) -> dict[str, Expense]:
-    methods = {way.name: way.method for way in [*small.arms, *small.blind_twins(), *small.agreement.conditions]}
+    methods = {name: way.method for name, way in _ways(small).items()}
     found: dict[str, Expense] = {}
     for seen in measured:
         if seen.stage == "preferences" and seen.result is not None:
@@ -228,8 +231,20 @@ def _judged(small: Parameters, measured: Sequence[Visit]) -> dict[str, Expense]:
     return found
 
 
+def _ways(p: Parameters) -> dict[str, JudgingConfig]:
+    """Every way in which the run judges, by the label of its stage."""
+    ways: dict[str, JudgingConfig] = {way.name: way for way in [*p.labelled, *p.blind_twins(), *p.agreement.conditions]}
+    for arm in p.arms:
+        if arm.route == "self_dpo":
+            for number in range(1, p.self_dpo.rounds + 1):
+                name = round_name(arm.name, number)
+                ways |= {name: arm, f"{name}_blind": arm.blinded()}
+    return ways
+
+
 def _steps(p: Parameters, stage: str) -> int:
     steps = {"sft": p.sft.training.steps, "reward_model": p.reward.training.steps, "policy": p.ppo.training.iterations}
+    steps["policy_by_pairs"] = p.self_dpo.training.steps
     return steps.get(stage, p.grpo.training.iterations)
 
 

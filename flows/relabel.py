@@ -61,12 +61,12 @@ def relabel(
         captions: The narratives that the judge reads.
         candidates: The answers that are judged; with a limit, new questions push old ones out.
         preferences: How pairs of answers are judged.
-        arms: Ways to label; each has its own preferences.
+        arms: Ways to label; each has its own preferences. Those of route self_dpo label in their own rounds, not here.
     """
     parameters = Labelling.model_validate(dict(locals()))
     with opened("relabel", run, data.prepare, preferences.endpoints.values()) as step:
         lake = step.ctx.lake
-        before = {arm.name: standing(lake, arm.name) for arm in arms}
+        before = {arm.name: standing(lake, arm.name) for arm in parameters.labelled}
         # Where this run is killed before it has told how the labels moved, the next one tells it.
         lake.log([event(run.name, BEGAN, detail=json.dumps({arm: old and old.key for arm, old in before.items()}))])
         labelled = labelling(step, parameters)
@@ -89,7 +89,7 @@ def labelling(step: Steps, p: Labelling) -> dict[str, Pending]:
     answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
 
     labelled = {}
-    for arm in p.arms:
+    for arm in p.labelled:
         way = judging(p, arm)
         labelled[arm.name] = step(preferences, way, answered, *shown.judge(way), arm.name, label=arm.name)
     return labelled

@@ -13,6 +13,7 @@ from flows.hooks import log_cancelled, log_failed
 from flows.material import judging, material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
+from flows.self_dpo import rounds
 from flows.steps import Pending, Steps, Trained, opened
 from tasks.agreement import AgreementConfig, agreement
 from tasks.audit import audit
@@ -20,6 +21,7 @@ from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
+from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig, policy_by_ranks, policy_by_rewards
 from tasks.policy import PpoConfig, policy
@@ -56,6 +58,7 @@ def rlaif(
     reward: RewardConfig = DEFAULT.reward,
     ppo: PpoConfig = DEFAULT.ppo,
     grpo: GrpoConfig = DEFAULT.grpo,
+    self_dpo: SelfDpoConfig = DEFAULT.self_dpo,
     agreement: AgreementConfig = DEFAULT.agreement,
     audit: AuditConfig = DEFAULT.audit,
     benchmark: BenchmarkConfig = DEFAULT.benchmark,
@@ -77,6 +80,7 @@ def rlaif(
         reward: The reward model's training.
         ppo: The policy's training, for arms of route ppo.
         grpo: The policy's training on groups of its answers, for arms of routes grpo and grpo_rank.
+        self_dpo: The policy's training by rounds of its own verdicts, for arms of route self_dpo.
         agreement: The judge against ground truth.
         audit: What is wrong with the labels, and when that stops the run.
         benchmark: The scores on held-out questions.
@@ -106,6 +110,10 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
     for arm in p.arms:
         name = arm.name
+        if arm.route == "self_dpo":
+            last = rounds(step, p, shown, answered, start, arm)[-1]
+            judged[name], audited[name], learned[name] = last.judged, last.audited, last.learned
+            continue
         way = judging(p, arm)
         judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)
         labels = {name: judged[name], **blind}

@@ -24,7 +24,7 @@ from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
 from tasks.progress import TerminalProgress
 from tasks.stage import RunContext, StageResult
-from tasks.training import final_adapter
+from tasks.training import final_adapters
 from tasks.usage import UsageSampler
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Trained:
 
     Attributes:
         base: the model before.
-        merged: the stage whose adapter is merged into the weights.
-        adapter: the stage whose adapter stands on top.
+        merged: the stage whose adapter is merged into the weights, after those that it was trained on itself.
+        adapter: the stage whose adapter stands on top, likewise.
     """
 
     base: ModelRef
@@ -54,10 +54,14 @@ class Trained:
 
     def resolve(self, lake: Lake) -> ModelRef:
         """The model, now that its stages are complete."""
-        merged = () if self.merged is None else (final_adapter(lake, self.merged.ref),)
-        adapter = None if self.adapter is None else final_adapter(lake, self.adapter.ref)
+        merged, adapter = self.base.merged, None
+        if self.merged is not None:
+            merged = final_adapters(lake, self.merged.ref)
+        if self.adapter is not None:
+            *under, adapter = final_adapters(lake, self.adapter.ref)
+            merged = tuple(under)
         stages = tuple(each.ref for each in (self.merged, self.adapter) if each is not None)
-        return replace(self.base, merged=(*self.base.merged, *merged), adapter=adapter, stages=stages)
+        return replace(self.base, merged=merged, adapter=adapter, stages=stages)
 
 
 class Steps:

@@ -173,6 +173,54 @@ class MonitorLimits:
     """Reward hacking: how much of the truth of the answers, where it is known, may be lost while the reward rises."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DpoSettings:
+    """Direct preference optimisation of the policy.
+
+    ISR-DPO (https://arxiv.org/abs/2406.11280) gives no values of its own. `beta`, `rate`, `warmup`, `final_rate`,
+    `max_norm`, `batch_size` and `steps` (three passes over 17k pairs) are those of the recipe that it extends,
+    `train_dpo.sh` of LLaVA-Hound-DPO, which tunes the whole language model. Everything else is not published: the
+    adapter (one usually bears a rate ten times that and more), `held_out`, and what is off by default.
+    """
+
+    __pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
+
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """The adapter that is trained."""
+    beta: Positive = 0.1
+    """How strongly the policy is held to the reference, reward units a nat."""
+    label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0
+    """Probability that a label is wrong; 0: the labels are believed."""
+    length_normalised: bool = False
+    """Take the mean of an answer's log-probabilities in place of their sum; beta then counts nats a token."""
+    steps: Count = 400
+    """Optimiser steps."""
+    batch_size: Count = 128
+    """Pairs a step."""
+    forward_batch: Count = 4
+    """Pairs a forward pass; the gradients of a step's passes are added up."""
+    rate: Positive = 5e-7
+    """Highest learning rate."""
+    warmup: Annotated[int, Ge(0)] = 40
+    """Steps until the highest learning rate."""
+    final_rate: Fraction = 0.0
+    """Learning rate at the end, as a fraction of the highest."""
+    max_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    held_out: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """Fraction of the videos whose pairs are kept for the accuracy that is reported."""
+    save_every: Count = 70
+    """Steps between saved states."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.forward_batch, self.save_every) < 1:
+            raise ValueError("steps, batch_size, forward_batch and save_every must be at least 1")
+        if self.beta <= 0 or self.rate <= 0:
+            raise ValueError("beta and rate must be above 0")
+        if not 0 <= self.held_out < 1 or not 0 <= self.label_smoothing < 0.5:
+            raise ValueError("held_out must be in [0, 1) and label_smoothing in [0, 0.5)")
+
+
 def _told(description: str) -> dict[str, str]:
     """A field's description where pydantic finds it in a subclass too; of the text below a field it reads only those
     of the class itself.

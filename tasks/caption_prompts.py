@@ -11,7 +11,9 @@ from tasks.judge_prompts import needs
 
 
 class CaptionPrompts(BaseModel):
-    """What the captioner is asked where clips depend on each other, on the question, or are summarised."""
+    """What the captioner is asked where clips depend on each other, on the question or on an earlier narrative, or are
+    summarised.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,6 +27,15 @@ class CaptionPrompts(BaseModel):
     )
     question_next: Annotated[str, needs("question", "previous")] = Field(
         default=shipped("clip_caption_question_next"), description="Both: {question} and {previous}."
+    )
+    refine: Annotated[str, needs("previous")] = Field(
+        default=shipped("clip_caption_refine"),
+        description="Where a narrative refines an earlier one: asked about every clip, with the caption that it has "
+        "there at {previous}.",
+    )
+    question_refine: Annotated[str, needs("question", "previous")] = Field(
+        default=shipped("clip_caption_question_refine"),
+        description="The same with condition_on_question: {question} and {previous}.",
     )
     summary: Annotated[str, needs("captions")] = Field(
         default=shipped("captions_summary"),

@@ -1,7 +1,8 @@
 """Stage `captions`: what a model sees in each clip of a video; the clips' captions in order are its narrative.
 
-Clips are described each by itself, or each with the caption before it in view; for the video, or for every question
-about it; and the captions are joined, or summarised by the same model without frames.
+Clips are described each by itself, or each with the caption before it in view, or with the caption that an earlier
+narrative gave of it; for the video, or for every question about it; and the captions are joined, or summarised by the
+same model without frames.
 """
 
 from __future__ import annotations
@@ -72,11 +73,16 @@ class CaptionsConfig(BaseModel):
     )
     shard_size: int = Field(default=64, ge=1, description="Videos, or instructions, that are committed together.")
 
-    def asked(self) -> dict[str, str]:
-        """The prompts that are used: "clip", and "next" and "summary" where there is such a thing."""
+    def asked(self, *, refines: bool = False) -> dict[str, str]:
+        """The prompts that are used: "clip", and "next" and "summary" where there is such a thing.
+
+        A narrative that `refines` an earlier one has "refine" in the place of the first two.
+        """
         prompts, by_question = self.prompts, self.condition_on_question
         used = {"clip": prompts.question if by_question else self.prompt}
-        if self.mode == "dependent":
+        if refines:
+            used = {"refine": prompts.question_refine if by_question else prompts.refine}
+        elif self.mode == "dependent":
             used["next"] = prompts.question_next if by_question else prompts.next
         if self.aggregate == "summarise":
             used["summary"] = prompts.question_summary if by_question else prompts.summary
@@ -93,8 +99,13 @@ def captions(
     tokens: StageResult,
     model: ModelRef,
     instructions: StageResult | None = None,
+    previous: StageResult | None = None,
+    arm: str | None = None,
 ) -> StageResult:
     """Caption every video clip by clip and make one narrative of the captions.
+
+    With `previous`, narratives of the same videos or instructions in the same clips, each clip is asked about with the
+    caption that it has there in view; an item without one is quarantined. `arm` tells the stage from its namesakes.
 
     With `condition_on_question` an item is an instruction, not a video, and its row says which. An item is quarantined
     when a caption or the summary was cut by the token limit (the cut part would be missing from everything that is
@@ -112,17 +123,19 @@ def captions(
         table="captions",
         config=config.decisive(),
         selection={"splits": list(config.splits)} if config.condition_on_question else {},
-        inputs=(tokens.ref, *([questions] if questions else [])),
+        inputs=(tokens.ref, *([questions] if questions else []), *([previous.ref] if previous else [])),
         model=model.identity,
-        prompts=config.asked(),
+        prompts=config.asked(refines=previous is not None),
         seed=ctx.seed if config.sampling.temperature else 0,  # greedy captions are shared by all seeds
         shard_size=config.shard_size,
         reuse=True,
+        label=arm and f"captions {arm}",
     )
-    settings = CaptionSettings(ctx.lake_root, tokens.ref, model, config)
+    settings = CaptionSettings(ctx.lake_root, tokens.ref, model, config, refines=previous is not None)
 
     def items() -> list[dict[str, Any]]:
-        return [{**item, "seed": stage.seed} for item in _items(ctx.lake, tokens.ref, questions, config)]
+        found = [{**item, "seed": stage.seed} for item in _items(ctx.lake, tokens.ref, questions, config)]
+        return found if previous is None else _with_previous(ctx.lake, previous.ref, found)
 
     return run_stage(ctx, stage, items, CaptionClips, settings)
 
@@ -168,6 +181,23 @@ def _windows(sets: list[dict[str, Any]], frame_set: str) -> list[dict[str, Any]]
     return [{key: each[key] for key in ("clip", "start", "end")} for each in clips]
 
 
+def _with_previous(lake: Lake, previous: StageRef, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items with the texts of their clips in an earlier narrative, or with `fault`: why there are none."""
+    rows = lake.table(previous.table).read(previous.key, columns=["item_id", "status", "reason", "clips"]).to_pylist()
+    told = {row["item_id"]: row for row in rows}
+
+    def refined(item: dict[str, Any]) -> dict[str, Any]:
+        row = told.get(item["item_id"]) or {"status": "missing", "reason": "it was not captioned"}
+        if row["status"] != "ok":
+            return {**item, "fault": f"there is no earlier narrative to refine: {row['reason']}"}
+        texts = {clip["clip"]: clip["text"] for clip in row["clips"]}
+        if missing := [clip["clip"] for clip in item["clips"] if clip["clip"] not in texts]:
+            return {**item, "fault": f"the earlier narrative was written from other clips and lacks clip {missing[0]}"}
+        return {**item, "previous": [texts[clip["clip"]] for clip in item["clips"]]}
+
+    return [refined(item) for item in items]
+
+
 @dataclass(frozen=True)
 class CaptionSettings:
     """What a worker needs."""
@@ -176,6 +206,7 @@ class CaptionSettings:
     tokens: StageRef
     model: ModelRef
     config: CaptionsConfig
+    refines: bool = False
 
 
 @dataclass
@@ -198,7 +229,8 @@ class CaptionClips:
         self._tokens = VisualTokens(lake, settings.tokens)
         self._lm = settings.model.load(lake)
         self._config = settings.config
-        self._asked = settings.config.asked()
+        self._refines = settings.refines
+        self._asked = settings.config.asked(refines=settings.refines)
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         told = [self._begin(item) for item in items]
@@ -209,6 +241,8 @@ class CaptionClips:
         return [self._outcome(each) for each in told]
 
     def _begin(self, item: dict[str, Any]) -> _Narrative:
+        if "fault" in item:
+            return _Narrative(item, fault=item["fault"])
         try:
             return _Narrative(item, self._tokens.clips(item["video"], self._config.frame_set))
         except MissingTokensError as error:
@@ -217,7 +251,7 @@ class CaptionClips:
     def _rounds(self, told: list[_Narrative]) -> Iterator[list[tuple[_Narrative, int]]]:
         """The clips that can be asked about together: all at once, or one a video where each needs the one before."""
         turns = [(each, number) for each in told for number in range(len(each.frames))]
-        if self._config.mode == "independent":
+        if self._refines or self._config.mode == "independent":
             yield turns
             return
         for clip in range(max((len(each.frames) for each in told), default=0)):
@@ -235,6 +269,8 @@ class CaptionClips:
             each.captions.append({**window, **self._accept(each, said, f"the caption of clip {window['clip']}")})
 
     def _question(self, told: _Narrative, number: int) -> str:
+        if self._refines:
+            return self._asked["refine"].format(previous=told.item["previous"][number], question=told.item["question"])
         if self._config.mode == "dependent" and number:
             previous = told.captions[number - 1]["text"]
             return self._asked["next"].format(previous=previous, question=told.item["question"])

@@ -97,7 +97,12 @@ class StageRow:
 
 
 # How an arm learns, and from what.
-ROUTES = {"ppo": ("PPO", "preferences"), "grpo": ("GRPO", "preferences"), "grpo_rank": ("GRPO_rank", "ranks")}
+ROUTES = {
+    "ppo": ("PPO", "preferences"),
+    "grpo": ("GRPO", "preferences"),
+    "grpo_rank": ("GRPO_rank", "ranks"),
+    "self_dpo": ("Self-DPO", "verdicts of its own"),
+}
 
 
 def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapping[str, Any]) -> list[Arm]:

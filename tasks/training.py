@@ -181,9 +181,14 @@ def checkpoint_row(
 
 def final_adapter(lake: Lake, training: StageRef) -> str:
     """The blob of the adapter that a training stage ended with."""
-    rows = lake.table(training.table).read(training.key, columns=["final", "blob"]).to_pylist()
-    (blob,) = (row["blob"] for row in rows if row["final"])
-    return str(blob)
+    return final_adapters(lake, training)[-1]
+
+
+def final_adapters(lake: Lake, training: StageRef) -> tuple[str, ...]:
+    """The blob of the adapter that a training stage ended with, after those that were merged before it, in order."""
+    rows = lake.table(training.table).read(training.key, columns=["final", "blob", "merged"]).to_pylist()
+    (row,) = (row for row in rows if row["final"])
+    return (*(row["merged"] or ()), row["blob"])
 
 
 class Trainer(ABC):

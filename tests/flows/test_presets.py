@@ -77,7 +77,7 @@ def test_the_command_reproduces_the_parameters() -> None:
         ("arms.0.frame_set=judge", "frame_set 'judge' is none of frames.sets"),
         (
             "arms.0={name: r, route: grpo_rank, narrative: true, frame_set: judge_2, method: verdict, judge: human}",
-            "arm 'r': route grpo_rank ranks each rollout while it trains: set judge to local",
+            "arm 'r': route grpo_rank judges again and again while it trains: set judge to local",
         ),
         ("arms.0.route=dpo", "arms.0.route"),
         ("arms.0.name=ppo_no_context", "names of arms and agreement.conditions must differ"),

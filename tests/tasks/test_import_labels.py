@@ -13,12 +13,12 @@ from small import keep, picture, rows_of, small_run
 
 from storage.errors import FormatError
 from storage.formats import hound, rm
+from tasks.decided import decided
 from tasks.export import export, read_back
 from tasks.export_config import ExportConfig
 from tasks.fanout import WorkerPool
 from tasks.import_labels import ImportConfig, import_labels
 from tasks.label_versions import ancestors, chosen_labels, latest_frames
-from tasks.reward_model import decided
 from tasks.stage import QuarantineError, RunContext
 
 
