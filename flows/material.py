@@ -12,7 +12,7 @@ from tasks.captions import captions
 from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
 from tasks.model_ref import ModelRef
-from tasks.preferences import JudgingConfig, PreferencesConfig
+from tasks.preferences import PreferencesConfig
 from tasks.progress import Progress
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import visual_tokens
@@ -67,8 +67,3 @@ def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, Mo
 def instruction_files(data: DataConfig) -> InstructionsConfig:
     """The three splits."""
     return InstructionsConfig(files={"sft": data.sft, "rl": data.rl, "benchmark": data.benchmark})
-
-
-def judging(p: Labelling, way: JudgingConfig) -> PreferencesConfig:
-    """How an arm's, or a condition's, pairs are judged."""
-    return PreferencesConfig.model_validate({**dict(p.preferences), **way.model_dump(exclude={"name", "route"})})

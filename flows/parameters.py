@@ -18,7 +18,7 @@ from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
 from tasks.policy import PpoConfig
-from tasks.preferences import LOCAL, JudgesConfig, JudgingConfig
+from tasks.preferences import LOCAL, JudgesConfig, JudgingConfig, PreferencesConfig
 from tasks.prepare import PrepareConfig
 from tasks.report import ReportConfig
 from tasks.reward_model import RewardConfig
@@ -143,7 +143,8 @@ class Labelling(BaseModel):
                 f"arms and agreement.conditions cannot be called {', '.join(taken)}: these name checkpoints"
             )
         sets = [one.name for one in self.frames.sets]
-        sections = {name: section for name, section in self if hasattr(section, "frame_set")}
+        unused = self._unused()
+        sections = {name: section for name, section in self if hasattr(section, "frame_set") and name not in unused}
         for name, asks in [*sections.items(), *((way.name, way) for way in self._ways())]:
             if asks.frame_set not in sets:
                 raise ValueError(f"{name}: frame_set {asks.frame_set!r} is none of frames.sets ({', '.join(sets)})")
@@ -169,8 +170,17 @@ class Labelling(BaseModel):
         return [*self.arms]
 
     def _judged(self) -> set[str]:
-        """The splits whose candidates are judged."""
+        """The splits whose answers are judged."""
         return {self.candidates.split}
+
+    def _unused(self) -> set[str]:
+        """Sections that no arm needs."""
+        return set()
+
+    def judging(self, way: JudgingConfig) -> PreferencesConfig:
+        """How an arm's, or a condition's, pairs are judged."""
+        asked = way.model_dump(exclude={"name", "route"})
+        return PreferencesConfig.model_validate({**dict(self.preferences), **asked})
 
     @property
     def labelled(self) -> list[Arm]:
@@ -202,19 +212,25 @@ class Parameters(Labelling):
 
     @model_validator(mode="after")
     def _can_learn(self) -> Self:
-        for section in (self.grpo, self.self_dpo):
-            if section.frame_set not in [one.name for one in self.frames.sets]:
-                raise ValueError(f"frame_set {section.frame_set!r} of grpo or self_dpo is none of frames.sets")
         for arm in self.arms:
             if arm.route in ("grpo_rank", "self_dpo") and (arm.judge != LOCAL or arm.blind):
                 raise ValueError(
                     f"arm {arm.name!r}: route {arm.route} judges again and again while it trains: set judge to local "
                     "and blind to false"
                 )
+            if arm.route == "grpo_rank":
+                self.grpo.ranking(self.judging(arm))  # Raises what does not fit.
         return self
 
+    def _unused(self) -> set[str]:
+        routes = {arm.route for arm in self.arms}
+        needed = {"grpo": {"grpo", "grpo_rank"}, "self_dpo": {"self_dpo"}}
+        return {section for section, by in needed.items() if not by & routes}
+
     def _judged(self) -> set[str]:
-        return {self.candidates.split, *([self.agreement.split] if self.agreement.conditions else [])}
+        read = any(arm.route == "grpo_rank" and arm.narrative for arm in self.arms) and self.grpo.ranker != "truth"
+        ranked = [self.grpo.split] if read else []
+        return {self.candidates.split, *ranked, *([self.agreement.split] if self.agreement.conditions else [])}
 
     def blind_twins(self) -> list[JudgingConfig]:
         """How the arms' pairs are judged blind for the limit that needs it; arms that differ in narrative share it."""

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from flows.material import instruction_files, judging
+from flows.material import instruction_files
 from flows.parameters import Parameters
 from flows.rlaif import figure
 from flows.s3_block import s3_environment
@@ -87,6 +87,7 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     for section, training in (("ppo", p.ppo.training), ("grpo", p.grpo.training)):
         iterations = min(STEPS["policy"], training.iterations)
         values[section]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
+        values[section]["training"]["monitors"]["action"] = "warn"
     values["self_dpo"]["training"] |= _short("policy_by_pairs", p.self_dpo.training.steps) | {"held_out": 0.0}
     values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
@@ -191,7 +192,7 @@ class _Scale:
     def _judging(self, name: str, size: Size, sampled: StageResult, needs: tuple[str, ...]) -> Line:
         """A judge's line. Equal answers are not judged, but how many will be equal only the trained model knows."""
         p = self.whole
-        way = judging(p, _ways(p)[name.removeprefix("preferences ")])
+        way = p.judging(_ways(p)[name.removeprefix("preferences ")])
         pairs = len([*combinations(range(p.candidates.n), 2)])
         pairs = pairs if way.max_pairs is None else min(pairs, way.max_pairs)
         calls = p.candidates.n if way.method == "likelihood" else 2 * pairs

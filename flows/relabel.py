@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_moves
 from flows.hooks import event, log_cancelled, log_failed
-from flows.material import judging, material
+from flows.material import material
 from flows.parameters import Arms, DataConfig, Labelling, ModelsConfig, RunConfig
 from flows.presets import load
 from flows.steps import Pending, Steps, Trained, opened
@@ -90,7 +90,7 @@ def labelling(step: Steps, p: Labelling) -> dict[str, Pending]:
 
     labelled = {}
     for arm in p.labelled:
-        way = judging(p, arm)
+        way = p.judging(arm)
         labelled[arm.name] = step(preferences, way, answered, *shown.judge(way), arm.name, label=arm.name)
     return labelled
 

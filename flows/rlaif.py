@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_report
 from flows.hooks import log_cancelled, log_failed
-from flows.material import judging, material
+from flows.material import material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
 from flows.self_dpo import rounds
@@ -106,7 +106,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     judged, audited, rewarded, learned = {}, {}, {}, {}
     blind = {}
     for twin in p.blind_twins():
-        way = judging(p, twin)
+        way = p.judging(twin)
         blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
     for arm in p.arms:
         name = arm.name
@@ -114,7 +114,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
             last = rounds(step, p, shown, answered, start, arm)[-1]
             judged[name], audited[name], learned[name] = last.judged, last.audited, last.learned
             continue
-        way = judging(p, arm)
+        way = p.judging(arm)
         judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)
         labels = {name: judged[name], **blind}
         audited[name] = step(audit, p.audit, labels, asked, name, gate=[name], label=name)
@@ -141,7 +141,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         tried = step(candidates, held_out, asked, seen, start, label="held out")
         compared = {}
         for condition in p.agreement.conditions:
-            name, way = condition.name, judging(p, condition)
+            name, way = condition.name, p.judging(condition)
             compared[name] = step(preferences, way, tried, *shown.judge(way), name, label=name)
         agreed = step(agreement, p.agreement, compared, asked)
         audited["held out"] = step(audit, p.audit, compared, asked, "held out", label="held out")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.material import Material, judging
+from flows.material import Material
 from flows.parameters import Parameters
 from flows.steps import Pending, Steps, Trained
 from tasks.audit import audit
@@ -77,12 +77,12 @@ def _round(
         sampling = p.self_dpo.candidates(p.candidates)
         answered = step(candidates, sampling, shown.asked, shown.seen, policy, label=name)
     narrated = _narrated(step, p, shown, policy, name, before) if arm.narrative else None
-    judged = step(preferences, judging(p, arm), answered, shown.seen, narrated, policy, name, label=name)
+    judged = step(preferences, p.judging(arm), answered, shown.seen, narrated, policy, name, label=name)
     labels = {name: judged}
     if p.audit.max_blind_agreement is not None and not arm.blind:
         twin = arm.blinded()
         blind = f"{name}_blind"
-        labels[blind] = step(preferences, judging(p, twin), answered, shown.seen, None, policy, blind, label=blind)
+        labels[blind] = step(preferences, p.judging(twin), answered, shown.seen, None, policy, blind, label=blind)
     audited = step(audit, p.audit, labels, shown.asked, name, gate=[name], label=name)
     checked = [audited] if p.audit.gated else []
     learned = step(

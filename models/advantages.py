@@ -20,6 +20,8 @@ def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: KlEstimator) ->
     Source: http://joschu.net/blog/kl-approx.html
     """
     difference = logprobs - reference
+    if estimator == "k3":
+        difference = difference.clamp(-20, 20)  # exp of more overflows
     if estimator == "k1":
         return difference
     if estimator == "k1_clamped":
@@ -57,14 +59,6 @@ def penalised(
     return scores + unfinished_penalty * cut + length_penalty * lengths.to(scores.dtype) / limit
 
 
-def scaled_by_deviation(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Values [B, R] divided by their (population) deviation over the counted entries; their mean is kept."""
-    mask = mask.to(values.dtype)
-    mean = (values * mask).sum() / mask.sum()
-    variance = ((values - mean) ** 2 * mask).sum() / mask.sum()
-    return values * torch.rsqrt(variance + epsilon) * mask
-
-
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
@@ -90,12 +84,20 @@ def generalized_advantages(
     return advantages, (advantages + values) * mask
 
 
-def whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Shift and scale to mean 0 and (population) variance 1 over the counted entries; 0 elsewhere."""
+def whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8, *, shift_mean: bool = True) -> Tensor:
+    """Scale to (population) variance 1 over the counted entries, around 0 or around their own mean; 0 elsewhere.
+
+    Args:
+        values: [B, R].
+        mask: [B, R].
+        epsilon: added to the variance.
+        shift_mean: whether the mean becomes 0; else it stays what it was.
+    """
     mask = mask.to(values.dtype)
     mean = (values * mask).sum() / mask.sum()
     variance = ((values - mean) ** 2 * mask).sum() / mask.sum()
-    return (values - mean) * torch.rsqrt(variance + epsilon) * mask
+    centred = (values - mean) * torch.rsqrt(variance + epsilon)
+    return (centred if shift_mean else centred + mean) * mask
 
 
 def group_advantages(scores: Tensor, kind: GroupAdvantage, epsilon: float = 1e-4) -> Tensor:

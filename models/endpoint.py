@@ -273,7 +273,9 @@ class Endpoint:
                     reply = await self._placed(call, body, bound)
                 except asyncio.CancelledError:
                     answered.cancel()
-                    raise
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():  # This place, and not something that it waited for.
+                        raise
                 except Exception as error:
                     if not answered.cancelled():
                         answered.set_exception(error)

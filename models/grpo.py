@@ -7,6 +7,7 @@ of the loss.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,8 @@ from models.sequences import Prompt, Response
 from models.settings import GrpoSettings
 from models.training import Journal, Metrics, Trainer, TrainingError, mean_metrics
 from models.video_lm import VideoLM
+
+logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
 
@@ -83,7 +86,8 @@ class RewardFeedback:
         raw = self._reward.score_all(prompts, [each.ids for each in responses], settings.forward_batch)
         cut = torch.tensor([float(not each.finished) for each in responses], device=raw.device)
         scores = (raw + settings.unfinished_penalty * cut).view(len(numbers), -1)
-        return Judged(group_advantages(scores, settings.advantage), [], {"reward_raw": float(raw.mean())})
+        curves = {"reward": float(scores.mean()), "reward_raw": float(raw.mean())}
+        return Judged(group_advantages(scores, settings.advantage), [], curves)
 
 
 # A question's number and its answers -> what a ranker is asked, or why it cannot be.
@@ -172,6 +176,7 @@ class Grpo:
         """`questions`: how many there are in all; with `reference` "epoch" each pass over them begins a new one."""
         self.lm, self.feedback, self.settings = lm, feedback, settings
         self._pass_length = questions
+        self._told: set[str] = set()
         lm.add_adapter(POLICY, settings.lora, seed)
         kept = {}
         if settings.reference == "epoch":
@@ -194,8 +199,13 @@ class Grpo:
         sampled, metrics = sample(self.lm, prompts, self.settings, seed, held_to)
         mean_logprobs = (sampled.old.sum(1) / sampled.mask.sum(1)).view(len(prompts), -1)
         judged = self.feedback.judge(numbers, sampled.prompts, sampled.responses, mean_logprobs, seed)
+        self._tell(judged.dropped)
         if len(judged.dropped) == len(prompts):
-            raise TrainingError(f"No group of a rollout could be judged, the first because: {judged.dropped[0]}.")
+            raise TrainingError(
+                f"No group of a rollout could be judged, the first because: {judged.dropped[0]}. Where answers were "
+                "cut, raise training.sampling.max_new_tokens; where narratives are missing, look at the captions; else "
+                "ask more prompts a rollout."
+            )
         contrast = (judged.advantages != 0).any(1)
         metrics |= judged.metrics | {
             "contrast_share": float(contrast.float().mean()),
@@ -206,6 +216,13 @@ class Grpo:
         return GroupRollout(
             sampled.prompts, sampled.responses, sampled.old, sampled.reference, sampled.mask, advantages, taught
         ), metrics
+
+    def _tell(self, dropped: Sequence[str]) -> None:
+        """Logs each reason when it comes for the first time; the curve dropped_share tells how often."""
+        for reason in dropped:
+            if reason not in self._told:
+                self._told.add(reason)
+                logger.warning("a group is not learned from: %s", reason)
 
     def _begins_pass(self) -> bool:
         """Whether this rollout holds the first question of another pass over all of them."""

@@ -135,4 +135,5 @@ def entropy(logits: Tensor) -> Tensor:
     """Entropy [...] in nats of the distributions that logits [..., V] give; a token of logit -inf adds nothing."""
     logprobs = logits.log_softmax(-1)
     probabilities = logprobs.exp()
-    return -torch.where(probabilities > 0, probabilities * logprobs, 0.0).sum(-1)
+    # Masked before the product: 0 x -inf would be NaN in the gradient.
+    return -(probabilities * logprobs.masked_fill(probabilities == 0, 0.0)).sum(-1)

@@ -1,13 +1,14 @@
 """Signs that a policy goes wrong, watched while it learns.
 
-A monitor looks at the mean of a curve over its last iterations and rings where it passes its limit: the run goes on
-with a warning, or stops (`MonitorLimits.action`). What is watched is part of the training's state, so a run that was
-killed rings where it would have.
+A monitor looks at a moving mean of a curve (each new value weighs 1 / window) and rings where it passes its limit, or
+where the curve is no number: the run goes on with a warning, or stops (`MonitorLimits.action`). What is watched is part
+of the training's state, so a run that was killed rings where it would have.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from models.sequences import Response
@@ -35,29 +36,39 @@ class Monitors:
         """`numbers`: the trainer's, in which the means are kept."""
         self._limits, self._numbers = limits, numbers
 
-    def watch(self, step: int, metrics: Metrics) -> Metrics:
-        """Takes an iteration's metrics; gives 1.0 for each alarm that rings, by name.
+    def watch(self, step: int, metrics: Metrics) -> dict[str, str]:
+        """Takes an iteration's metrics; gives what is wrong, by the name of its alarm.
 
         Args:
             step: the iteration, from 1.
             metrics: of this iteration; those that a route does not have are not watched.
-
-        Raises:
-            TrainingError: an alarm rings, and the limits say stop.
         """
         for name, value in metrics.items():
             self._take(name, value, step)
-        rung = {ALARM + limit: text for limit, text in self._over(step)}
+        rung = {ALARM + limit: text for limit, text in [*self._over(step), *self._no_numbers(metrics)]}
         for text in rung.values():
-            if self._limits.action == "stop":
-                raise TrainingError(
-                    f"After iteration {step}: {text}. Look at the curves; the last saved state is kept, and the same "
-                    "run with another limit goes on from it."
-                )
             logger.warning("after iteration %d: %s", step, text)
-        return dict.fromkeys(rung, 1.0)
+        return rung
+
+    def stop_if_told(self, step: int, rung: dict[str, str]) -> None:
+        """Raises TrainingError where an alarm rang and the limits say stop; to be called when the state is kept."""
+        if rung and self._limits.action == "stop":
+            raise TrainingError(
+                f"After iteration {step}: {'; '.join(rung.values())}. Look at the curves; the state is kept, and the "
+                "same run with another limit goes on from it."
+            )
+
+    def _no_numbers(self, metrics: Metrics) -> list[tuple[str, str]]:
+        """Watched curves that are not finite: no mean could tell of them."""
+        return [
+            (limit, f"{curve} is {metrics[curve]}: {meaning}, or its numbers overflow")
+            for limit, (curve, _, meaning) in _WATCHED.items()
+            if getattr(self._limits, limit) is not None and not math.isfinite(metrics.get(curve, 0.0))
+        ]
 
     def _take(self, name: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            return
         mean = self._numbers.get(f"mean/{name}", value)
         mean += (value - mean) / min(step, self._limits.window)
         self._numbers[f"mean/{name}"] = mean

@@ -210,11 +210,14 @@ def train_on_policy(
             metrics["reward_true"] = sum(scores) / len(scores)
         metrics |= algorithm.update(rollout, seed) | {"learning_rate": settings.rate * factor}
         trainer.step += 1
-        journal.log(trainer.step, metrics | monitors.watch(trainer.step, metrics))
-        if trainer.step % settings.save_every == 0 or trainer.step == settings.iterations:
+        rung = monitors.watch(trainer.step, metrics)
+        journal.log(trainer.step, metrics | dict.fromkeys(rung, 1.0))
+        stops = bool(rung) and settings.monitors.action == "stop"
+        if stops or trainer.step % settings.save_every == 0 or trainer.step == settings.iterations:
             with tempfile.TemporaryDirectory() as folder:
                 trainer.save(Path(folder))
                 journal.save(trainer.step, Path(folder))
+        monitors.stop_if_told(trainer.step, rung)
 
 
 def _sampling_seed(seed: int, step: int) -> int:

@@ -17,7 +17,6 @@ from models.advantages import (
     generalized_advantages,
     kl_per_token,
     penalised,
-    scaled_by_deviation,
     token_rewards,
     whiten,
 )
@@ -87,7 +86,7 @@ class Ppo:
         kl = kl_per_token(sampled.old, sampled.reference, settings.kl_estimator)
         shaped = settings.reward_scale * token_rewards(rewards, kl, sampled.mask, settings.kl_coef)
         if settings.whiten_rewards:
-            shaped = scaled_by_deviation(shaped, sampled.mask)
+            shaped = whiten(shaped, sampled.mask, shift_mean=False)
         advantages, returns = generalized_advantages(shaped, values, sampled.mask, settings.gamma, settings.lam)
         metrics |= {
             "reward": float(rewards.mean()),

@@ -88,6 +88,7 @@ def rank_advantages(
             predicted = torch.where(_among_ties(ranks, predicted), ranks, predicted)
         raw = gain - discounted_gain(predicted, dcg)
     advantages = raw - raw.mean(1, keepdim=True)
+    advantages = advantages.masked_fill((raw == raw[:, :1]).all(1, keepdim=True), 0.0)  # rounding is no contrast
     if standardise:
         deviation = advantages.square().mean(1, keepdim=True).sqrt()
         # Rounding may leave a group without contrast beside zero; that must not become 1.

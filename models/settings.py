@@ -301,7 +301,7 @@ class PpoSettings(PolicySettings):
     reward_scale: Positive = 1.0
     """Multiplies the rewards of all tokens, KL penalty included (published: 10)."""
     whiten_rewards: bool = False
-    """Divide the rewards of all tokens by their deviation over the rollout instead; their mean stays."""
+    """Scale the rewards of all tokens to deviation 1 around their mean over the rollout instead."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -318,7 +318,8 @@ class GrpoSettings(PolicySettings):
     samples: Annotated[int, Ge(2)] = 5
     """Answers a question in a rollout: the group."""
     kl_estimator: KlEstimator = "k3"
-    """Per-token estimate of the KL divergence. It is part of the loss, and of the three k3 has the right gradient."""
+    """Per-token estimate of the KL divergence. It is part of the loss, so its gradient counts: k3's leads back to the
+    reference (in the mean it is that of KL(reference || policy)); k1's is zero in the mean and is refused."""
     reduction: ReductionName = "token"
     """How tokens become one loss: each the same; each answer the same (sequence); or by the token limit (constant)."""
     advantage: GroupAdvantage = "grpo"
@@ -342,3 +343,5 @@ class GrpoSettings(PolicySettings):
         super().__post_init__()
         if self.samples < 2:
             raise ValueError("samples must be at least 2: an answer is compared with its group")
+        if self.kl_estimator == "k1" and self.kl_coef > 0:
+            raise ValueError("kl_estimator k1 has no gradient in the mean, so it holds nothing back: use k3")

@@ -158,7 +158,9 @@ def _stage(
     prompts: dict[str, str] | None = None,
 ) -> Stage:
     # What the ranker is asked, and which, stands in `decisive` and in the prompts, where it is used at all.
-    own = learned_config(config, "ranker", "prompts")
+    by_ranks = ("rank_mode", "dcg", "bound", "standardise")
+    unused = ("advantage", "unfinished_penalty") if decisive["route"] == "grpo_rank" else by_ranks
+    own = learned_config(config, "ranker", "prompts", *unused)
     return Stage(
         name="policy",
         table="checkpoints",

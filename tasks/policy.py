@@ -109,8 +109,15 @@ def train_policy(
 
 
 def learned_config(config: BaseModel, *unused: str) -> dict[str, Any]:
-    """What of a policy's configuration decides its weights: all but the monitors, and what else the caller names."""
-    return config.model_dump(mode="json", exclude={"training": {"monitors"}, **dict.fromkeys(unused, True)})
+    """What of a policy's configuration enters its key: all but what is only watched, and what the caller does not use.
+
+    Args:
+        config: of the stage.
+        unused: names of `config.training` that the caller's route does not read, or of `config` itself.
+    """
+    training = {"monitors", *(name for name in unused if hasattr(config.training, name))}  # type: ignore[attr-defined]
+    own = {name: True for name in unused if name not in training}
+    return config.model_dump(mode="json", exclude={"training": training, "monitor": True, **own})
 
 
 class OnPolicyTrainer(Trainer):

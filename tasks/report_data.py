@@ -60,6 +60,8 @@ class Arm:
     """Short, unique: "PPO, with narrative"."""
     phrase: str
     """For a sentence: "PPO on context-aware preferences"."""
+    taught_by_judge: bool = True
+    """Whether it learned from the arm's judge: not so where the policy judged itself, or another ranker ranked."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,16 @@ def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapp
             "method": planned.get(name, {}).get("method", "?"),
         } | _how_judged(lake, preferences.get(name))
         narrative = bool(judged["with_narrative"])
-        how, what = ROUTES[planned.get(name, {}).get("route", "ppo")]
+        route = planned.get(name, {}).get("route", "ppo")
+        how, what = ROUTES[route]
         title = f"{how}, with narrative" if narrative else f"{how}, no narrative"
         phrase = f"{how} on context-aware {what}" if narrative else f"{how} on {what} without context"
-        arms.append(Arm(name, len(arms) + 2, narrative, judged["frame_set"], judged["method"], title, phrase))
+        ranker = (parameters.get("grpo") or {}).get("ranker", "tournament") if route == "grpo_rank" else None
+        if ranker == "truth":
+            title, phrase = f"{how} by ground truth", f"{how} on true ranks, an upper bound and no AI feedback,"
+        by_judge = route != "self_dpo" and ranker in (None, "tournament")
+        own = (narrative, judged["frame_set"], judged["method"], title, phrase, by_judge)
+        arms.append(Arm(name, len(arms) + 2, *own))
     return _told_apart(arms)
 
 

@@ -20,12 +20,12 @@ MEASURE_TITLES = {
     "sampled_slot": ("Sampled, facts", "The same, by facts."),
 }
 POLICY_CURVES = {
-    "reward": ("Proxy reward", "What PPO maximises: the reward model's opinion of the rollouts."),
+    "reward": ("Proxy reward", "What is maximised: the reward model's opinion of the rollouts."),
     "reward_true": (
         "Ground truth of the same rollouts",
         "Share of true facts in them. Watched only: nothing learns from it.",
     ),
-    "kl": ("KL from the SFT model", "Nats an answer. How far the policy has moved."),
+    "kl": ("KL from the reference", "Nats an answer. How far the policy has moved."),
     "response_length": ("Response length", "Tokens an answer."),
     "unique_share": ("Unique share", "Distinct answers in a rollout. It falls when the policy repeats itself."),
     "entropy": ("Entropy", "Nats a token."),

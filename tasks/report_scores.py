@@ -150,7 +150,9 @@ def conditions_of(
                 narrative=plan.get("narrative"),
                 frames=sizes.get(plan.get("frame_set")),
                 method=plan.get("method", "?"),
-                trained=tuple(arm for arm in arms if (arm.narrative, arm.frame_set, arm.method) == how),
+                trained=tuple(
+                    arm for arm in arms if arm.taught_by_judge and (arm.narrative, arm.frame_set, arm.method) == how
+                ),
                 agreement=found[name][ALL],
                 kinds={kind: each for kind, each in found[name].items() if kind != ALL},
             )

@@ -43,6 +43,17 @@ def test_overrides_reach_every_depth() -> None:
     )
 
 
+def test_sections_that_no_arm_needs_may_name_what_is_not_there() -> None:
+    """A preset from before there were routes has no such sections, and frame sets of its own names."""
+    given = load("miniature", ["grpo.frame_set=eyes", "self_dpo.frame_set=eyes"])
+    assert given.grpo.frame_set == "eyes"
+    ranks = "{name: r, route: grpo_rank, narrative: true, frame_set: judge_2, method: likelihood}"
+    with pytest.raises(PresetError, match="grpo: frame_set 'eyes' is none of"):
+        load("miniature", ["grpo.frame_set=eyes", f"arms=[{ranks}]"])
+    with pytest.raises(PresetError, match="a tournament needs every pair"):
+        load("miniature", ["preferences.max_pairs=2", f"arms=[{ranks}]"])
+
+
 def test_a_captioner_that_takes_more_frames_may_be_given_them() -> None:
     assert load("miniature", ["frames.sets.3.n=21", "captions.max_frames=21"]).frames.sets[3].n == 21
 

@@ -18,7 +18,7 @@ from models.on_policy import POLICY
 from models.rankings import Group, NoRanking, Ranking, ranked_by
 from models.reward_model import RewardModel
 from models.sequences import Prompt, Response
-from models.settings import GrpoSettings, LoraSettings, RewardForm, Sampling
+from models.settings import GrpoSettings, LoraSettings, MonitorLimits, RewardForm, Sampling
 from models.training import Journal, TrainingError
 from models.video_lm import VideoLM
 
@@ -214,6 +214,29 @@ def test_the_reference_moves_at_the_start_of_each_pass(folder: Path) -> None:
         grpo.trainer.step = step
         begun.append(grpo._begins_pass())
     assert begun == [False, True, False, True, True]
+
+
+def test_a_training_that_a_monitor_stops_keeps_its_curves_and_its_state(folder: Path, tmp_path: Path) -> None:
+    lm, journal = Ending.load(str(folder)), FolderJournal(tmp_path)
+    strict = MonitorLimits(action="stop", window=1, min_unique_share=1.0, max_repetition=0.0)
+    settings = replace(SETTINGS, save_every=100, monitors=strict)
+    with pytest.raises(TrainingError, match="max_repetition"):
+        train_grpo(lm, _ranks(settings), prompts_of(lm), settings, 0, journal)
+    assert journal.saved == [max(journal.curves)]
+    assert journal.curves[journal.saved[0]]["alarm_max_repetition"] == 1.0
+
+
+def test_an_estimator_without_a_gradient_is_refused() -> None:
+    with pytest.raises(ValueError, match="k1 has no gradient"):
+        replace(SETTINGS, kl_estimator="k1")
+
+
+def test_an_entropy_bonus_at_a_low_temperature_stays_finite(folder: Path, tmp_path: Path) -> None:
+    """Forbidden tokens are at -inf there."""
+    lm, journal = Ending.load(str(folder)), FolderJournal(tmp_path)
+    settings = replace(SETTINGS, sampling=Sampling(max_new_tokens=8, temperature=0.8))
+    train_grpo(lm, _rewards(lm, settings), prompts_of(lm), settings, 0, journal)
+    assert list(journal.curves) == [1, 2, 3]
 
 
 def test_the_kl_term_holds_the_policy_to_the_reference(folder: Path, tmp_path: Path) -> None:

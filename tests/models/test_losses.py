@@ -137,8 +137,11 @@ def test_entropy_is_the_definition_and_a_forbidden_token_adds_nothing(seed: int)
         total = sum(map(math.exp, row))
         plain = -sum(math.exp(x) / total * math.log(math.exp(x) / total) for x in row)
         assert found == pytest.approx(plain, rel=1e-12, abs=1e-12)
-    forbidden = torch.nn.functional.pad(logits, (0, 1), value=-math.inf)
+    forbidden = torch.nn.functional.pad(logits, (0, 1), value=-math.inf).requires_grad_()
     assert torch.allclose(entropy(forbidden), entropy(logits))
+    entropy(forbidden).sum().backward()
+    assert forbidden.grad is not None
+    assert forbidden.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("gap", [-200.0, 200.0])

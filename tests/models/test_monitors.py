@@ -36,13 +36,23 @@ def test_each_limit_rings_and_stops(limits: dict[str, float], bad: dict[str, flo
     found = rung(MonitorLimits(window=2, **limits), curves)
     assert found[:3] == [set()] * 3
     assert alarm in found[-1]
+    stopping = Monitors(MonitorLimits(window=2, action="stop", **limits), {})
+    stopping.stop_if_told(3, {})
     with pytest.raises(TrainingError, match=f"{next(iter(limits))}.*goes on from it"):
-        rung(MonitorLimits(window=2, action="stop", **limits), curves)
+        stopping.stop_if_told(4, stopping.watch(4, CALM | bad))
 
 
 def test_a_single_bad_iteration_is_no_alarm() -> None:
     found = rung(MonitorLimits(window=5, max_kl=10.0), [CALM] * 5 + [CALM | {"kl": 30.0}] + [CALM] * 5)
     assert found == [set()] * 11
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_curve_that_is_no_number_rings_and_deafens_nothing(value: float) -> None:
+    found = rung(MonitorLimits(window=2, max_kl=5.0), [CALM] * 3 + [CALM | {"kl": value}, CALM] + [{"kl": 50.0}] * 3)
+    assert found[3] == {"alarm_max_kl"}
+    assert found[4] == set()
+    assert found[-1] == {"alarm_max_kl"}
 
 
 def test_a_reward_that_rises_while_the_truth_falls_is_called_hacking() -> None:

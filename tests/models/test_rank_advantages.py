@@ -126,8 +126,10 @@ def test_by_the_oracle_alone_the_better_has_the_larger_advantage(dcg: DcgForm, v
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_group_without_contrast_teaches_nothing(mode: RankMode, dtype: torch.dtype) -> None:
-    level = torch.full((1, 3), 1.0, dtype=dtype)
-    assert not rank_advantages(level, level, mode=mode, standardise=True).any()
+    for size in range(2, 10):
+        level = torch.full((1, size), (size - 1) / 2, dtype=dtype)
+        for dcg, standardise in itertools.product(FORMS, [False, True]):
+            assert not rank_advantages(level, level, mode=mode, dcg=dcg, standardise=standardise).any()
 
 
 def test_which_of_tied_answers_is_likelier_is_no_error() -> None:
