@@ -27,6 +27,7 @@ from tasks.training import final_adapters
 SMALL = [
     "candidates={n: 4, limit: 16, shard_size: 8, sampling: {temperature: 1.0, max_new_tokens: 40}}",
     "preferences.tie_margin=0",
+    "self_dpo.rounds=3",
     "run.max_quarantined=0.5",
     "self_dpo.training={steps: 2, save_every: 1, batch_size: 4, forward_batch: 4, rate: 1e-3, held_out: 0}",
 ]
