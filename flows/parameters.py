@@ -202,6 +202,8 @@ class Parameters(Labelling):
 
     @model_validator(mode="after")
     def _narrates_what_is_sampled(self) -> Self:
+        if "self_dpo" in self._unused():
+            return self
         asked, sets = self.self_dpo.narrative.frame_set, [one.name for one in self.frames.sets]
         if asked not in sets:
             raise ValueError(f"self_dpo.narrative: frame_set {asked!r} is none of frames.sets ({', '.join(sets)})")

@@ -180,8 +180,10 @@ class _Scale:
         if seen.stage == "instructions":
             return sum(count for name, count in counts.items() if name != "videos")
         if seen.stage == "captions":
-            by_question = p.captions.condition_on_question
-            return sum(counts[split] for split in p.captions.splits) if by_question else counts["videos"]
+            of_round = seen.name != seen.stage  # By the policy itself.
+            config = p.self_dpo.narrative if of_round else p.captions
+            splits = (p.candidates.split,) if of_round else p.captions.splits
+            return sum(counts[split] for split in splits) if config.condition_on_question else counts["videos"]
         if seen.stage == "benchmark":
             return _limited(counts[p.benchmark.split], p.benchmark.limit)
         held_out = {"held out", *(condition.name for condition in p.agreement.conditions)}
@@ -193,9 +195,10 @@ class _Scale:
         """A judge's line. Equal answers are not judged, but how many will be equal only the trained model knows."""
         p = self.whole
         way = p.judging(_ways(p)[name.removeprefix("preferences ")])
-        pairs = len([*combinations(range(p.candidates.n), 2)])
+        answers = p.self_dpo.candidates(p.candidates).n if "_round_" in name else p.candidates.n
+        pairs = len([*combinations(range(answers), 2)])
         pairs = pairs if way.max_pairs is None else min(pairs, way.max_pairs)
-        calls = p.candidates.n if way.method == "likelihood" else 2 * pairs
+        calls = answers if way.method == "likelihood" else 2 * pairs
         if way.person is not None:
             told = f"people answer up to {size.to_do * calls:,} times, each pair in both orders"
             return Line(name, size.items, size.to_do, needs=needs, note=told)

@@ -111,8 +111,9 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     for arm in p.arms:
         name = arm.name
         if arm.route == "self_dpo":
-            last = rounds(step, p, shown, answered, start, arm)[-1]
-            judged[name], audited[name], learned[name] = last.judged, last.audited, last.learned
+            done = rounds(step, p, shown, answered, start, arm)
+            judged[name], learned[name] = done[-1].judged, done[-1].learned
+            audited.update({each.name: each.audited for each in done})
             continue
         way = p.judging(arm)
         judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)

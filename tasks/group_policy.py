@@ -159,8 +159,8 @@ def _stage(
 ) -> Stage:
     # What the ranker is asked, and which, stands in `decisive` and in the prompts, where it is used at all.
     by_ranks = ("rank_mode", "dcg", "bound", "standardise")
-    unused = ("advantage", "unfinished_penalty") if decisive["route"] == "grpo_rank" else by_ranks
-    own = learned_config(config, "ranker", "prompts", *unused)
+    other_route = ("advantage", "unfinished_penalty") if decisive["route"] == "grpo_rank" else by_ranks
+    own = learned_config(config, unused=("ranker", "prompts"), unused_training=other_route)
     return Stage(
         name="policy",
         table="checkpoints",

@@ -108,16 +108,20 @@ def train_policy(
     return result
 
 
-def learned_config(config: BaseModel, *unused: str) -> dict[str, Any]:
-    """What of a policy's configuration enters its key: all but what is only watched, and what the caller does not use.
+def learned_config(
+    config: BaseModel, *, unused: Sequence[str] = (), unused_training: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What of a policy's configuration enters its key: all but what is only watched, and what its route does not read.
 
     Args:
         config: of the stage.
-        unused: names of `config.training` that the caller's route does not read, or of `config` itself.
+        unused: names of it that the route does not read.
+        unused_training: the same of its `training`.
     """
-    training = {"monitors", *(name for name in unused if hasattr(config.training, name))}  # type: ignore[attr-defined]
-    own = {name: True for name in unused if name not in training}
-    return config.model_dump(mode="json", exclude={"training": training, "monitor": True, **own})
+    training = {"monitors", *unused_training}
+    return config.model_dump(
+        mode="json", exclude={"training": training, "monitor": True, **dict.fromkeys(unused, True)}
+    )
 
 
 class OnPolicyTrainer(Trainer):

@@ -218,12 +218,12 @@ def test_the_reference_moves_at_the_start_of_each_pass(folder: Path) -> None:
 
 def test_a_training_that_a_monitor_stops_keeps_its_curves_and_its_state(folder: Path, tmp_path: Path) -> None:
     lm, journal = Ending.load(str(folder)), FolderJournal(tmp_path)
-    strict = MonitorLimits(action="stop", window=1, min_unique_share=1.0, max_repetition=0.0)
+    strict = MonitorLimits(action="stop", window=1, max_kl=None, min_entropy=None, min_unique_share=1.0)
     settings = replace(SETTINGS, save_every=100, monitors=strict)
-    with pytest.raises(TrainingError, match="max_repetition"):
+    with pytest.raises(TrainingError, match="min_unique_share"):
         train_grpo(lm, _ranks(settings), prompts_of(lm), settings, 0, journal)
     assert journal.saved == [max(journal.curves)]
-    assert journal.curves[journal.saved[0]]["alarm_max_repetition"] == 1.0
+    assert journal.curves[journal.saved[0]]["alarm_min_unique_share"] == 1.0
 
 
 def test_an_estimator_without_a_gradient_is_refused() -> None:
