@@ -26,6 +26,9 @@ S3_VARIABLES = (
     "AWS_ALLOW_HTTP",
 )
 
+# How often a request is tried before its failure is told; waits between tries grow up to 20 s.
+S3_ATTEMPTS = 8
+
 
 def is_s3(root: str) -> bool:
     """Whether `root` names a bucket and not a folder."""
@@ -80,7 +83,7 @@ def _s3_files(*_environment: object) -> Any:
     return s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
         client_kwargs={"region_name": _region()},
-        config_kwargs={"retries": {"max_attempts": 8, "mode": "standard"}},
+        config_kwargs={"retries": {"max_attempts": S3_ATTEMPTS, "mode": "standard"}},
         use_listings_cache=False,  # Other processes write the same lake.
         skip_instance_cache=True,  # That cache would give out the keys of another environment.
     )

@@ -15,6 +15,7 @@ from typing import Any
 import deltalake
 import pytest
 
+from storage import places
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.sql import query
@@ -215,6 +216,7 @@ def test_a_bucket_that_goes_away(s3_root: str) -> None:
 @pytest.mark.usefixtures("s3_root")
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(places, "S3_ATTEMPTS", 2)  # All of them wait half a minute between.
     with pytest.raises(LakeError, match="did not answer: check AWS_ENDPOINT_URL"):
         Lake("s3://bucket/lake")
 
