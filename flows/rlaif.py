@@ -13,7 +13,7 @@ from flows.hooks import log_cancelled, log_failed
 from flows.material import material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
-from flows.self_dpo import rounds
+from flows.routes import taught
 from flows.steps import Pending, Steps, Trained, opened
 from tasks.agreement import AgreementConfig, agreement
 from tasks.audit import audit
@@ -23,12 +23,12 @@ from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
-from tasks.group_policy import GrpoConfig, policy_by_ranks, policy_by_rewards
-from tasks.policy import PpoConfig, policy
+from tasks.group_policy import GrpoConfig
+from tasks.policy import PpoConfig
 from tasks.preferences import JudgesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
 from tasks.report_data import Graph
-from tasks.reward_model import RewardConfig, reward_model
+from tasks.reward_model import RewardConfig
 from tasks.sft import SftConfig, sft
 from tasks.stage import StageResult
 from tasks.visual_tokens import VisualTokensConfig
@@ -103,39 +103,18 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     start = Trained(base, merged=supervised)
     answered = step(candidates, p.candidates, asked, seen, start)
 
-    judged, audited, rewarded, learned = {}, {}, {}, {}
     blind = {}
     for twin in p.blind_twins():
         way = p.judging(twin)
         blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
-    for arm in p.arms:
-        name = arm.name
-        if arm.route == "self_dpo":
-            done = rounds(step, p, shown, answered, start, arm)
-            judged[name], learned[name] = done[-1].judged, done[-1].learned
-            audited.update({each.name: each.audited for each in done})
-            continue
-        way = p.judging(arm)
-        judged[name] = step(preferences, way, answered, *shown.judge(way), name, label=name)
-        labels = {name: judged[name], **blind}
-        audited[name] = step(audit, p.audit, labels, asked, name, gate=[name], label=name)
-        checked = [audited[name]] if p.audit.gated else []
-        learner = (asked, seen, start, name)
-        if arm.route == "grpo_rank":
-            ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
-            learned[name] = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
-            continue
-        rewarded[name] = step(reward_model, p.reward, judged[name], *learner, label=name, after=checked)
-        if arm.route == "grpo":
-            learned[name] = step(policy_by_rewards, p.grpo, rewarded[name], *learner, label=name)
-        else:
-            learned[name] = step(policy, p.ppo, rewarded[name], *learner, label=name)
+    arms = {arm.name: taught(step, p, arm, shown, answered, start, blind) for arm in p.arms}
 
-    tuned = {name: Trained(base, merged=supervised, adapter=adapter) for name, adapter in learned.items()}
+    tuned = {name: Trained(base, merged=supervised, adapter=arm.learned) for name, arm in arms.items()}
     scored = {
         name: step(benchmark, p.benchmark, asked, seen, name, model, label=name)
         for name, model in {"base": base, "sft": start, **tuned}.items()
     }
+    audited = {what: each for arm in arms.values() for what, each in arm.audited.items()}
     agreed = None
     if p.agreement.conditions:
         held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
@@ -146,6 +125,9 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
             compared[name] = step(preferences, way, tried, *shown.judge(way), name, label=name)
         agreed = step(agreement, p.agreement, compared, asked)
         audited["held out"] = step(audit, p.audit, compared, asked, "held out", label="held out")
+    judged = {name: arm.judged for name, arm in arms.items()}
+    learned = {name: arm.learned for name, arm in arms.items()}
+    rewarded = {name: arm.rewarded for name, arm in arms.items() if arm.rewarded is not None}
     return Graph(supervised, judged, rewarded, learned, scored, agreed, audited)
 
 

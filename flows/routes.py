@@ -1,0 +1,66 @@
+"""How an arm's policy comes to learn: by which stages, from the labels to the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flows.material import Material
+from flows.parameters import Arm, Parameters
+from flows.self_dpo import rounds
+from flows.steps import Pending, Steps, Trained
+from tasks.audit import audit
+from tasks.group_policy import policy_by_ranks, policy_by_rewards
+from tasks.policy import policy
+from tasks.preferences import preferences
+from tasks.reward_model import reward_model
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What an arm's route made; `audited` by what was audited, `rewarded` None where no reward model was trained."""
+
+    judged: Pending
+    audited: Mapping[str, Pending]
+    rewarded: Pending | None
+    learned: Pending
+
+
+def taught(
+    step: Steps,
+    p: Parameters,
+    arm: Arm,
+    shown: Material,
+    answered: Pending,
+    start: Trained,
+    blind: Mapping[str, Pending],
+) -> Taught:
+    """The stages of an arm.
+
+    Args:
+        step: hands them over.
+        p: the parameters of the run.
+        arm: how it is judged, and its route.
+        shown: videos, questions, visual tokens and narratives.
+        answered: what `start` answered: what is judged.
+        start: the policy before.
+        blind: labels of the same pairs by judges that see nothing, for the audit.
+    """
+    name = arm.name
+    if arm.route == "self_dpo":
+        done = rounds(step, p, shown, answered, start, arm)
+        return Taught(done[-1].judged, {each.name: each.audited for each in done}, None, done[-1].learned)
+    way, learner = p.judging(arm), (shown.asked, shown.seen, start, name)
+    judged = step(preferences, way, answered, *shown.judge(way), name, label=name)
+    audited = step(audit, p.audit, {name: judged, **blind}, shown.asked, name, gate=[name], label=name)
+    checked = [audited] if p.audit.gated else []
+    if arm.route == "grpo_rank":
+        ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
+        learned = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
+        return Taught(judged, {name: audited}, None, learned)
+    rewarded = step(reward_model, p.reward, judged, *learner, label=name, after=checked)
+    if arm.route == "grpo":
+        learned = step(policy_by_rewards, p.grpo, rewarded, *learner, label=name)
+    else:
+        learned = step(policy, p.ppo, rewarded, *learner, label=name)
+    return Taught(judged, {name: audited}, rewarded, learned)
