@@ -64,6 +64,8 @@ def relabel(
         arms: Ways to label; each has its own preferences. Those of route self_dpo label in their own rounds, not here.
     """
     parameters = Labelling.model_validate(dict(locals()))
+    if not parameters.labelled:
+        raise ValueError("Every arm has route self_dpo and labels in its own rounds: there is nothing to label here.")
     with opened("relabel", run, data.prepare, preferences.endpoints.values()) as step:
         lake = step.ctx.lake
         before = {arm.name: standing(lake, arm.name) for arm in parameters.labelled}

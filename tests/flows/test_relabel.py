@@ -138,4 +138,7 @@ def test_a_mistake_across_sections_is_refused_before_anything_runs(folder: Path)
     captions = parameters(folder)["captions"].model_copy(update={"frame_set": "clip"})
     with pytest.raises(ValidationError, match=r"captions: frame_set 'clip' is none of frames\.sets"):
         night(folder, captions=captions)
-    assert Lake(folder / "lake").tables() == ["runs"], "the failure alone is written down"
+    rounds = [arm.model_copy(update={"route": "self_dpo"}) for arm in parameters(folder)["arms"]]
+    with pytest.raises(ValueError, match="nothing to label here"):
+        night(folder, arms=rounds)
+    assert Lake(folder / "lake").tables() == ["runs"], "the failures alone are written down"
