@@ -219,32 +219,40 @@ class TrainGroups(OnPolicyTrainer):
 
         training, settings = self.training, self.training.config.training
         if training.ranking is not None:
-            groups = _Groups(lake, training, questions)
+            groups = Groups(lake, questions.rows, training.ranking, training.captions)
             return RankFeedback(new_ranker(lake, training.ranking), groups.of, settings)
         assert training.reward is not None
         reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
         return RewardFeedback(reward, settings)
 
 
-class _Groups:
+class Groups:
     """What the ranker is asked about the answers to a question."""
 
-    def __init__(self, lake: Lake, training: GroupTraining, questions: Questions) -> None:
-        assert training.ranking is not None
-        self._rows = questions.rows
-        self._config = training.ranking.config
-        self._shown = None if training.ranking.truth else VisualTokens(lake, training.ranking.shown)
-        self._narratives = Narratives(lake, training.captions) if training.captions else None
+    def __init__(
+        self, lake: Lake, questions: Sequence[dict[str, Any]], ranking: RankSettings, captions: StageRef | None
+    ) -> None:
+        """Args:
+        lake: the run's.
+        questions: item_id, video and question of each, by their numbers.
+        ranking: who orders.
+        captions: the narratives that it reads; None: it reads none.
+        """
+        self._questions = questions
+        self._frame_set = ranking.config.frame_set
+        self._shown = None if ranking.truth else VisualTokens(lake, ranking.shown)
+        self._narratives = None if captions is None else Narratives(lake, captions)
 
     def of(self, number: int, answers: tuple[str, ...]) -> Group | str:
-        row = self._rows[number]
+        """The group of a question's answers, or why it cannot be asked about."""
+        asked = self._questions[number]
         narrative = None
         if self._narratives is not None:
-            narrative, fault = self._narratives.of(row["item_id"], row["video"])
+            narrative, fault = self._narratives.of(asked["item_id"], asked["video"])
             if narrative is None:
-                return f"no narrative of video {row['video']} for the ranker: {fault}"
+                return f"no narrative of video {asked['video']} for the ranker: {fault}"
         try:
-            frames = self._shown and self._shown.frames(row["video"], self._config.frame_set)
+            frames = self._shown and self._shown.frames(asked["video"], self._frame_set)
         except MissingTokensError as error:
             return str(error)
-        return Group(row["item_id"], row["question"], frames, answers, narrative)
+        return Group(asked["item_id"], asked["question"], frames, answers, narrative)

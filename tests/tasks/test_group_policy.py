@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from small import BASE, base_model, committed, keep_scenes, scenes, small_run
 
 from miniature.checkpoint import CONTEXT_PROMPT
 from miniature.lessons import SLOTS
+from models.rankings import Group
 from tasks.fanout import WorkerPool
-from tasks.group_policy import GrpoConfig, policy_by_ranks, policy_by_rewards
+from tasks.group_policy import Groups, GrpoConfig, policy_by_ranks, policy_by_rewards
 from tasks.model_ref import ModelRef
 from tasks.preferences import PreferencesConfig
+from tasks.rankings import RankSettings
 from tasks.reward_model import RewardConfig, reward_model
 from tasks.stage import RunContext, StageResult
+from tasks.tokens import VisualTokens
+from tasks.training import Questions, Training
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
 VIDEOS = scenes(3)
@@ -141,6 +146,31 @@ def test_the_true_answers_may_rank_as_an_upper_bound(
 ) -> None:
     done = by_ranks(ctx, seen, asked, told, labeler, config(ranker="truth"))
     assert metrics(ctx, done.key, "dropped_share") == [0.0, 0.0]
+
+
+def test_a_question_keeps_its_video_where_another_is_left_out(
+    ctx: RunContext, seen: tuple[StageResult, StageResult], labeler: ModelRef
+) -> None:
+    """The first question's video was never decoded: the others are still asked about their own."""
+    rows = [
+        row(f"about {video}", video=video, question=ASKED, answer="x", kind="description", split="rl")
+        for video in ["scenes/gone.mp4", *VIDEOS]
+    ]
+    questions = committed(ctx.lake.table("instructions"), rows, "instructions1")
+    own, other = seen
+    training = Training(ctx.lake_root, "test", "key", "policy", "r", base_model(), own.ref, questions.ref, config(), 0)
+    lm = base_model().load(ctx.lake)
+    left = Questions(ctx.lake, training, "rl", "policy", lm)
+    assert left.unseen == 1
+    ranking = RankSettings(ctx.lake_root, other.ref, labeler, config().ranking(judging(narrative=False)), "r")
+    groups = Groups(ctx.lake, left.rows, ranking, None)
+    for number, video in enumerate(VIDEOS):
+        asked = groups.of(number, ("a", "b"))
+        assert isinstance(asked, Group)
+        assert asked.name == f"about {video}"
+        assert torch.equal(asked.frames, VisualTokens(ctx.lake, other.ref).frames(video, "judge_2"))
+        shown = lm.prompt(ASKED, VisualTokens(ctx.lake, own.ref).frames(video, "policy"))
+        assert torch.equal(left.prompt(left.rows[number]).visual, shown.visual)
 
 
 def test_a_ranker_without_any_narrative_stops_the_stage_and_says_why(
