@@ -139,17 +139,43 @@ def _score_pairs(reward: RewardModel, pairs: Sequence[Pair]) -> tuple[Tensor, Te
 def _evaluate(reward: RewardModel, pairs: Sequence[Pair], batch_size: int) -> dict[str, float]:
     if not pairs:
         return {"held_out_pairs": 0.0}
+    scored, lengths = [], []
     with torch.no_grad():  # batch by batch: all pairs' visual tokens at once would not fit
-        starts = range(0, len(pairs), batch_size)
-        scored = [
-            _score_pairs(reward, [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))])
-            for start in starts
-        ]
+        for start in range(0, len(pairs), batch_size):
+            batch = [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))]
+            scored.append(_score_pairs(reward, batch))
+            lengths += [len(pair.chosen) - len(pair.rejected) for pair in batch]
     chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
+    longer = torch.tensor(lengths, device=chosen.device)
+    margins = {
+        f"held_out_margin_{name}": float((chosen - rejected)[those].mean())
+        for name, those in (("longer", longer > 0), ("shorter", longer < 0))
+        if those.any()
+    }
     return {
         "held_out_pairs": float(len(pairs)),
         "held_out_accuracy": float((chosen > rejected).float().mean()),
         "held_out_margin": float((chosen - rejected).mean()),
         "held_out_loss": float(bradley_terry(chosen, rejected)),
+        "held_out_calibration_error": calibration_error(chosen - rejected),
         "mean_reward": float(torch.cat([chosen, rejected]).mean()),
+        **margins,
     }
+
+
+def calibration_error(margins: Tensor, bins: int = 10) -> float:
+    """How far a reward model's confidence is from how often it is right: the expected calibration error.
+
+    Confidence is sigmoid(|margin|), from one half up; a pair is right where its margin is positive. Pairs are binned by
+    confidence, and each bin's |share right - mean confidence| weighs by its pairs.
+
+    Args:
+        margins: chosen less rejected [N], N at least 1.
+        bins: of equal width between one half and 1.
+
+    Source: https://arxiv.org/abs/1706.04599 equation 3.
+    """
+    confidence, right = margins.abs().sigmoid().double(), (margins > 0).double()
+    place = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=margins.device).index_add(0, place, right - confidence)
+    return float(gaps.abs().sum() / len(margins))

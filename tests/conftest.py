@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 # No test asserts a wall time: not this one either.
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
 LONGEST = "test_survival"
@@ -31,9 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """Hears the rooms whatever ran before: Prefect, once set up, takes their messages for itself."""
-    for room in ("flows", "tasks", "models", "storage"):
-        monkeypatch.setattr(logging.getLogger(room), "propagate", True)
+    """Hears the rooms whatever ran before: Prefect, once set up, takes their messages for itself, and a library that
+    configures logging from a file switches off whatever logger it does not know.
+    """
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] in ("flows", "tasks", "models", "storage") and isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "propagate", True)
+            monkeypatch.setattr(logger, "disabled", False)
     return caplog
 
 

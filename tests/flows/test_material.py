@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.material import judging, material
+from flows.material import material
 from flows.presets import load
 from models.human_judge import Person
 from tasks.progress import SilentProgress
@@ -37,4 +37,4 @@ def test_people_are_handed_the_frames() -> None:
     arm = "arms=[{name: people, narrative: true, frame_set: judge_2, method: verdict, judge: human}]"
     parameters = load("miniature", [arm])
     shown = material(Recorder(), parameters)  # type: ignore[arg-type]
-    assert shown.judge(judging(parameters, parameters.arms[0])) == ("frames", "captions", Person())
+    assert shown.judge(parameters.judging(parameters.arms[0])) == ("frames", "captions", Person())

@@ -89,8 +89,8 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     lake, chance = place.lake("killed"), random.Random(0)
     left, killed, broken_off = set(UNDER_WAY), [], 0
     while left:
-        # Every sixth with a Prefect server of its own, which then dies with it.
-        here = replace(place, server=None if len(killed) % 6 == 0 else place.server)
+        # Some with a Prefect server of its own, which then dies with it.
+        here = replace(place, server=None if len(killed) % 8 == 1 else place.server)
         with here.started("killed", "run.workers=1") as process:
             stage = first_under_way(process, here, lake, left)
             if stage is None:
@@ -136,15 +136,10 @@ def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) ->
     assert contents(quiet) == before, "a plan writes nothing"
 
 
-def test_the_number_of_workers_changes_nothing(place: Place, quiet: Lake) -> None:
-    done = place.run("two-workers", "run.workers=2")
-    assert done.returncode == 0, done.stderr
-    assert contents(place.lake("two-workers")) == contents(quiet)
-    assert adapters(place.lake("two-workers")) == adapters(quiet)
-
-
-def test_two_runs_of_one_lake_at_once_end_well_and_as_one(place: Place, quiet: Lake) -> None:
-    with place.started("both", "run.workers=1") as first, place.started("both", "run.workers=1") as second:
+def test_two_runs_of_one_lake_at_once_end_well_and_as_one_whatever_their_workers(place: Place, quiet: Lake) -> None:
+    """The quiet run had one worker; these have two each, and race for every shard."""
+    two = "run.workers=2"
+    with place.started("both", two) as first, place.started("both", two) as second:
         assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0), place.said("both")
     assert contents(place.lake("both")) == contents(quiet)
     assert adapters(place.lake("both")) == adapters(quiet)

@@ -10,7 +10,7 @@ import torch
 from journals import FolderJournal, files_of, other_process, outcomes
 from tiny import ANSWERS, BASE, LORA, adapt, logprobs_of, prompts_of, random_frames, save_random, shake
 
-from models.reward_model import ADAPTER, Pair, RewardModel, train_reward_model
+from models.reward_model import ADAPTER, Pair, RewardModel, calibration_error, train_reward_model
 from models.settings import RewardForm, RewardSettings
 from models.training import Journal
 from models.video_lm import VideoLM
@@ -61,6 +61,7 @@ def test_it_learns_an_obvious_preference_and_keeps_it_where_it_was_not_taught(
     assert metrics["held_out_pairs"] == len(unseen)
     assert metrics["held_out_accuracy"] == 1
     assert metrics["held_out_margin"] > 1
+    assert metrics["held_out_calibration_error"] < 0.3
     assert metrics["held_out_loss"] < journal.curves[1]["loss"]
     with lm.reference():
         assert torch.equal(logprobs_of(lm), logprobs_of(VideoLM.load(str(folder))))
@@ -160,3 +161,14 @@ def test_an_adapter_without_a_head_is_refused_as_reward_model(folder: Path, lm: 
     adapt(lm).save_adapter("policy", tmp_path / "adapter", base=BASE)
     with pytest.raises(ValueError, match=r"holds no reward_head\.safetensors: it is an adapter, not a reward model"):
         RewardModel.load(VideoLM.load(str(folder)), tmp_path / "adapter")
+
+
+def test_confidence_is_compared_with_how_often_it_is_right() -> None:
+    sure = torch.full((10,), 20.0)
+    assert calibration_error(sure) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(-sure) == pytest.approx(1, abs=1e-6)
+    # Two of three right at a confidence of two thirds.
+    margins = torch.log(torch.tensor([2.0, 2.0, 2.0])) * torch.tensor([1, 1, -1])
+    assert calibration_error(margins) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(torch.cat([margins, sure])) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(torch.zeros(4)) == 0.5, "without a preference it is never right"
