@@ -26,6 +26,7 @@ SCHEMA = {
     "required": ["verdict", "reason"],
     "additionalProperties": False,
 }
+_COLLECT_AFTER = 50_000  # New objects.
 _P_FIRST: dict[Choice, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
 
 
@@ -100,7 +101,7 @@ class EndpointJudge:
 
     def judge(self, comparisons: Sequence[Comparison[Pictures]]) -> list[Verdict | NoVerdict]:
         """One verdict a comparison, in order. Raises EndpointError when no call can go on."""
-        with _old_objects_aside():
+        with _seldom_collecting():
             return self._runner.run(self._all(comparisons))
 
     def close(self) -> None:
@@ -277,14 +278,17 @@ def _token_choice(token: str) -> Choice | None:
 
 
 @contextmanager
-def _old_objects_aside() -> Iterator[None]:
-    """Full garbage collections pass over what is there already: the client's modules alone are hundreds of thousands of
-    objects, and a walk over them holds up every reply.
+def _seldom_collecting() -> Iterator[None]:
+    """A call makes thousands of objects and leaves none behind: to look for garbage several times a call, and now and
+    then in the hundreds of thousands of objects of the client's modules, holds up every reply.
     """
+    before = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
