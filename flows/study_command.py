@@ -23,13 +23,13 @@ def run_study(preset: str, overrides: Sequence[str], count: int) -> tuple[str, P
     from flows.presets import load
 
     plan = load(preset, overrides)
-    environment.keep_terminal_clear()
     from flows.parameters import Parameters
     from flows.rlaif import rlaif
     from flows.s3_block import s3_environment
     from storage.lake import Lake
     from tasks.study import markdown, studies_of, write_study
 
+    environment.keep_terminal_clear()
     folder, root = plan.run.results, plan.run.lake_root
     keys = {}
     for seed in range(plan.run.seed, plan.run.seed + count):
