@@ -194,8 +194,9 @@ class _Scale:
     def _judging(self, name: str, size: Size, sampled: StageResult, needs: tuple[str, ...]) -> Line:
         """A judge's line. Equal answers are not judged, but how many will be equal only the trained model knows."""
         p = self.whole
-        way = p.judging(_ways(p)[name.removeprefix("preferences ")])
-        answers = p.self_dpo.candidates(p.candidates).n if "_round_" in name else p.candidates.n
+        label = name.removeprefix("preferences ")
+        way = p.judging(_ways(p)[label])
+        answers = p.self_dpo.candidates(p.candidates).n if label in _rounds(p) else p.candidates.n
         pairs = len([*combinations(range(answers), 2)])
         pairs = pairs if way.max_pairs is None else min(pairs, way.max_pairs)
         calls = answers if way.method == "likelihood" else 2 * pairs
@@ -237,12 +238,17 @@ def _judged(small: Parameters, measured: Sequence[Visit]) -> dict[str, Expense]:
 
 def _ways(p: Parameters) -> dict[str, JudgingConfig]:
     """Every way in which the run judges, by the label of its stage."""
-    ways: dict[str, JudgingConfig] = {way.name: way for way in [*p.labelled, *p.blind_twins(), *p.agreement.conditions]}
+    ways = [*p.labelled, *p.blind_twins(), *p.agreement.conditions]
+    return {way.name: way for way in ways} | _rounds(p)
+
+
+def _rounds(p: Parameters) -> dict[str, JudgingConfig]:
+    """How the policy judges itself, by round."""
+    ways: dict[str, JudgingConfig] = {}
     for arm in p.arms:
-        if arm.route == "self_dpo":
-            for number in range(1, p.self_dpo.rounds + 1):
-                name = round_name(arm.name, number)
-                ways |= {name: arm, f"{name}_blind": arm.blinded()}
+        for number in range(1, p.self_dpo.rounds + 1) if arm.route == "self_dpo" else ():
+            name = round_name(arm.name, number)
+            ways |= {name: arm, f"{name}_blind": arm.blinded()}
     return ways
 
 

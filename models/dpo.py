@@ -5,10 +5,8 @@ The reference is the same model with no adapter active. https://arxiv.org/abs/23
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -64,18 +62,14 @@ def train_dpo(
     lm.add_adapter(POLICY, settings.lora, seed)
     lm.use(POLICY)
     trainer = Trainer({POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm)
-    if (state := journal.resume()) is not None:
-        trainer.load(state)
+    trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         metrics = _update(trainer, lm, pairs, passes(len(pairs), settings.batch_size, seed, trainer.step), settings)
         trainer.step += 1
         journal.log(trainer.step, metrics | {"learning_rate": settings.rate * factor})
-        if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save(Path(folder))
-                journal.save(trainer.step, Path(folder))
+        trainer.keep(journal, settings.save_every, settings.steps)
     return _evaluate(lm, held_out, settings)
 
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import random
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +21,7 @@ from models.answers import Answer, read_answer, retry_after, said, storable
 from models.endpoint_client import client_of
 from models.endpoint_settings import JudgeEndpoint
 from models.meter import METER
+from models.places import Places
 
 if TYPE_CHECKING:
     import httpx2
@@ -126,9 +126,7 @@ class Endpoint:
         self._ledger = ledger
         self._key = key
         self._schema = schema
-        self._waiting: deque[tuple[asyncio.Future[Answer | _Failure], str, bytes, float]] = deque()
-        self._places: set[asyncio.Task[None]] = set()
-        self._serving = 0
+        self._places: Places[Answer | _Failure] = Places(concurrency)
         self._client = client_of(settings, key, concurrency)
         self._form: _Form | None = None
         self._trying = asyncio.Lock()
@@ -249,41 +247,7 @@ class Endpoint:
 
     async def _try(self, call: str, body: bytes, bound: float) -> Answer | _Failure:
         """One call as soon as there is a place for it, unless the ledger has its answer."""
-        answered: asyncio.Future[Answer | _Failure] = asyncio.get_running_loop().create_future()
-        self._waiting.append((answered, call, body, bound))
-        if self._serving < self.concurrency:
-            self._serving += 1
-            place = asyncio.create_task(self._serve())
-            self._places.add(place)  # A task that nobody holds may be collected.
-            place.add_done_callback(self._places.discard)
-        return await answered
-
-    async def _serve(self) -> None:
-        """A place: one call after the other, the next in the same turn of the loop.
-
-        A place that a semaphore hands over stands empty until the loop comes to its next holder: milliseconds, where
-        replies come in bursts.
-        """
-        try:
-            while self._waiting:
-                answered, call, body, bound = self._waiting.popleft()
-                if answered.cancelled():
-                    continue
-                try:
-                    reply = await self._placed(call, body, bound)
-                except asyncio.CancelledError:
-                    answered.cancel()
-                    task = asyncio.current_task()
-                    if task is not None and task.cancelling():  # This place, and not something that it waited for.
-                        raise
-                except Exception as error:
-                    if not answered.cancelled():
-                        answered.set_exception(error)
-                else:
-                    if not answered.cancelled():
-                        answered.set_result(reply)
-        finally:
-            self._serving -= 1
+        return await self._places.do(lambda: self._placed(call, body, bound))
 
     async def _placed(self, call: str, body: bytes, bound: float) -> Answer | _Failure:
         ticket = await self._ticket(call, bound)

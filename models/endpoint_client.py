@@ -15,7 +15,7 @@ def client_of(settings: JudgeEndpoint, key: str | None, concurrency: int) -> Asy
     """A client that sends `key` and nothing else of the environment, and repeats nothing by itself.
 
     All its calls to one path may differ in `content` alone: whatever else describes them is made for the first. To make
-    it for each took a third of the time of a call.
+    it for each took a quarter of the time of a call.
     """
     import httpx2
     import openai

@@ -15,9 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.advantages import group_advantages, kl_per_token
+from models.advantages import group_advantages, kl_per_token, penalised
 from models.losses import entropy, policy_loss
-from models.on_policy import POLICY, Truth, minibatches, sample, train_on_policy
+from models.on_policy import POLICY, Sampled, Truth, lengths_and_ends, minibatches, sample, train_on_policy
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -84,8 +84,13 @@ class RewardFeedback:
     ) -> Judged:
         settings = self._settings
         raw = self._reward.score_all(prompts, [each.ids for each in responses], settings.forward_batch)
-        cut = torch.tensor([float(not each.finished) for each in responses], device=raw.device)
-        scores = (raw + settings.unfinished_penalty * cut).view(len(numbers), -1)
+        scores = penalised(
+            raw,
+            *lengths_and_ends(responses, raw.device),
+            limit=settings.sampling.max_new_tokens,
+            length_penalty=0.0,
+            unfinished_penalty=settings.unfinished_penalty,
+        ).view(len(numbers), -1)
         curves = {"reward": float(scores.mean()), "reward_raw": float(raw.mean())}
         return Judged(group_advantages(scores, settings.advantage), [], curves)
 
@@ -143,25 +148,15 @@ class RankFeedback:
         return self._group_of(number, tuple(response.text for response in group))
 
 
-@dataclass
-class GroupRollout:
-    """Sampled answers with their advantages; tensors are [B, R] unless said.
+@dataclass(frozen=True)
+class GroupRollout(Sampled):
+    """Sampled answers with their advantages.
 
     Attributes:
-        prompts: B prompts, each question's answers side by side.
-        responses: B sampled answers.
-        old: log-probabilities under the policy that sampled.
-        reference: those under the reference.
-        mask: True at response tokens.
         advantages: [B].
         taught: rows with something to learn: those of groups with any contrast.
     """
 
-    prompts: list[Prompt]
-    responses: list[Response]
-    old: Tensor
-    reference: Tensor
-    mask: Tensor
     advantages: Tensor
     taught: list[int]
 
@@ -213,9 +208,7 @@ class Grpo:
         }
         taught = contrast.repeat_interleave(self.settings.samples).nonzero()[:, 0].tolist()
         advantages = judged.advantages.reshape(-1).to(sampled.old.dtype)
-        return GroupRollout(
-            sampled.prompts, sampled.responses, sampled.old, sampled.reference, sampled.mask, advantages, taught
-        ), metrics
+        return GroupRollout(**vars(sampled), advantages=advantages, taught=taught), metrics
 
     def _tell(self, dropped: Sequence[str]) -> None:
         """Logs each reason when it comes for the first time; the curve dropped_share tells how often."""
@@ -241,7 +234,7 @@ class Grpo:
         prompts = [rollout.prompts[i] for i in chosen]
         responses = [rollout.responses[i].ids for i in chosen]
         at = (chosen, slice(0, max(map(len, responses))))
-        temperature = settings.sampling.temperature or 1.0
+        temperature = settings.sampling.temperature
         self.lm.use(POLICY)
         hidden = self.lm.hidden(prompts, responses)
         new, mask = self.lm.logprobs_from(hidden, temperature=temperature)

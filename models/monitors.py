@@ -28,6 +28,9 @@ _WATCHED = {
     "min_explained_variance": ("explained_variance", False, "the critic does not foresee the returns"),
 }
 
+_HACKED = ("reward_raw", "reward_true")
+_FOLLOWED = {curve for curve, *_ in _WATCHED.values()} | {*_HACKED}
+
 
 class Monitors:
     """Watches the metrics of each iteration."""
@@ -67,7 +70,7 @@ class Monitors:
         ]
 
     def _take(self, name: str, value: float, step: int) -> None:
-        if not math.isfinite(value):
+        if name not in _FOLLOWED or not math.isfinite(value):
             return
         mean = self._numbers.get(f"mean/{name}", value)
         mean += (value - mean) / min(step, self._limits.window)
@@ -89,8 +92,8 @@ class Monitors:
 
     def _hacking(self) -> list[tuple[str, str]]:
         """The reward model's score rises while the answers become less true."""
-        bound, reward = self._limits.max_true_loss, "reward_raw"
-        known = [f"{when}/{name}" for when in ("start", "mean") for name in (reward, "reward_true")]
+        bound = self._limits.max_true_loss
+        known = [f"{when}/{name}" for when in ("start", "mean") for name in _HACKED]
         if bound is None or not all(name in self._numbers for name in known):
             return []
         proxy, true, proxy_now, true_now = (self._numbers[name] for name in known)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -112,7 +110,7 @@ def _logprobs(
     lm: VideoLM, adapter: str | None, prompts: list[Prompt], responses: list[Response], settings: PolicySettings
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and mask [B, R] under one adapter, or under none."""
-    temperature = settings.sampling.temperature or 1.0
+    temperature = settings.sampling.temperature
 
     def compute(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
         return lm.logprobs([prompts[i] for i in batch], [responses[i].ids for i in batch], temperature=temperature)
@@ -164,6 +162,12 @@ def _checked(sampled: Sampled, settings: PolicySettings) -> Metrics:
     return {"rollout_gap": gap, "unfinished_share": cut}
 
 
+def lengths_and_ends(responses: Sequence[Response], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens of each answer [B], and whether it ended by itself [B]."""
+    lengths = torch.tensor([len(response.ids) for response in responses], device=device)
+    return lengths, torch.tensor([response.finished for response in responses], device=device)
+
+
 def minibatches(count: int, settings: PolicySettings, rng_seed: int, step: int) -> list[list[int]]:
     """The rows of each optimiser step on one rollout: every epoch all of them, shuffled anew."""
     rng = step_rng(rng_seed, step)
@@ -194,8 +198,7 @@ def train_on_policy(
         truth: measures the rollouts against the truth where it is known, for the curves only.
     """
     trainer = algorithm.trainer
-    if (state := journal.resume()) is not None:
-        trainer.load(state)
+    trainer.resume(journal)
     monitors = Monitors(settings.monitors, trainer.numbers)
     while trainer.step < settings.iterations:
         factor = linear_schedule(trainer.step, settings.iterations, warmup=settings.warmup, final=settings.final_rate)
@@ -213,10 +216,7 @@ def train_on_policy(
         rung = monitors.watch(trainer.step, metrics)
         journal.log(trainer.step, metrics | dict.fromkeys(rung, 1.0))
         stops = bool(rung) and settings.monitors.action == "stop"
-        if stops or trainer.step % settings.save_every == 0 or trainer.step == settings.iterations:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save(Path(folder))
-                journal.save(trainer.step, Path(folder))
+        trainer.keep(journal, settings.save_every, settings.iterations, now=stops)
         monitors.stop_if_told(trainer.step, rung)
 
 

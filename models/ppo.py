@@ -21,7 +21,7 @@ from models.advantages import (
     whiten,
 )
 from models.losses import policy_loss, value_loss
-from models.on_policy import POLICY, Truth, in_columns, minibatches, sample, train_on_policy
+from models.on_policy import POLICY, Sampled, Truth, in_columns, lengths_and_ends, minibatches, sample, train_on_policy
 from models.reward_model import RewardModel
 from models.sequences import Prompt, Response
 from models.settings import LoraSettings, PpoSettings
@@ -31,24 +31,16 @@ from models.video_lm import VideoLM
 VALUE, REWARD = "value", "reward"
 
 
-@dataclass
-class Rollout:
-    """Sampled answers and what is known of them before the update; tensors are [B, R] unless said.
+@dataclass(frozen=True)
+class Rollout(Sampled):
+    """Sampled answers and what the critic makes of them; tensors are [B, R].
 
     Attributes:
-        prompts: B prompts, each question's answers side by side.
-        responses: B sampled answers.
-        old: log-probabilities under the policy that sampled.
-        mask: True at response tokens.
         values: the critic's values.
         advantages: whitened.
         returns: the critic's targets.
     """
 
-    prompts: list[Prompt]
-    responses: list[Response]
-    old: Tensor
-    mask: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -94,7 +86,7 @@ class Ppo:
             "explained_variance": _explained_variance(values, returns, sampled.mask),
         }
         white = whiten(advantages, sampled.mask)
-        return Rollout(sampled.prompts, sampled.responses, sampled.old, sampled.mask, values, white, returns), metrics
+        return Rollout(**vars(sampled), values=values, advantages=white, returns=returns), metrics
 
     def update(self, rollout: Rollout, rng_seed: int) -> Metrics:
         """Several epochs of clipped steps on one rollout."""
@@ -108,7 +100,7 @@ class Ppo:
         width = max(map(len, responses))
         at = (chosen, slice(0, width))
         self.lm.use(POLICY)
-        new, mask = self.lm.logprobs(prompts, responses, temperature=settings.sampling.temperature or 1.0)
+        new, mask = self.lm.logprobs(prompts, responses, temperature=settings.sampling.temperature)
         loss, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip)
         norm = self.trainer.update(loss, POLICY)
         self.lm.use(VALUE)
@@ -147,8 +139,7 @@ class Ppo:
         rewards = (raw - numbers.get("reward_mean", 0.0)) / numbers.get("reward_deviation", 1.0)
         return penalised(
             rewards,
-            torch.tensor([len(response.ids) for response in responses], device=raw.device),
-            torch.tensor([response.finished for response in responses], device=raw.device),
+            *lengths_and_ends(responses, raw.device),
             limit=self.settings.sampling.max_new_tokens,
             length_penalty=self.settings.length_penalty,
             unfinished_penalty=self.settings.unfinished_penalty,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.rankings import average_ranks
 from models.settings import DcgForm, RankBound, RankMode
 
 ROUNDING = 1e-6  # Far below the step between any two ranks of a group, far above the rounding of float32.
@@ -38,9 +39,8 @@ def policy_ranks(logprobs: Tensor) -> Tensor:
 
     Hand it the mean over each response's tokens: sums would rank short responses first.
     """
-    above = (logprobs[:, None, :] > logprobs[:, :, None]).sum(2)
-    level = (logprobs[:, None, :] == logprobs[:, :, None]).sum(2) - 1
-    return above + level.to(logprobs.dtype) / 2
+    ranks = [average_ranks(group) for group in logprobs.tolist()]
+    return torch.tensor(ranks, dtype=logprobs.dtype, device=logprobs.device)
 
 
 def rank_advantages(

@@ -8,7 +8,6 @@ noise and learns from a few thousand pairs (the head alone stays at chance there
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,8 +106,7 @@ def train_reward_model(
     lm.use(ADAPTER)
     weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
     trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm)
-    if (state := journal.resume()) is not None:
-        trainer.load(state)
+    trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
@@ -123,10 +121,7 @@ def train_reward_model(
             trainer.step,
             {"loss": loss.item(), "accuracy": accuracy, "margin": margin, "gradient_norm": norm},
         )
-        if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save(Path(folder))
-                journal.save(trainer.step, Path(folder))
+        trainer.keep(journal, settings.save_every, settings.steps)
     return reward, _evaluate(reward, held_out, settings.batch_size * 2)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.losses import next_token_loss
 from models.sequences import Prompt
@@ -33,8 +31,7 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
     lm.add_adapter(ADAPTER, settings.lora, seed)
     lm.use(ADAPTER)
     trainer = Trainer({ADAPTER: lm.adapter_parameters(ADAPTER)}, {ADAPTER: settings.rate}, settings.max_norm)
-    if (state := journal.resume()) is not None:
-        trainer.load(state)
+    trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
@@ -48,8 +45,5 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
             trainer.step,
             {"loss": objective.item(), "gradient_norm": norm, "learning_rate": settings.rate * factor},
         )
-        if trainer.step % settings.save_every == 0 or trainer.step == settings.steps:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save(Path(folder))
-                journal.save(trainer.step, Path(folder))
+        trainer.keep(journal, settings.save_every, settings.steps)
     return trainer.numbers["loss"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +99,18 @@ class Trainer:
                 "Lower the learning rate; the last saved state is kept."
             )
         return norm
+
+    def resume(self, journal: Journal) -> None:
+        """Continue from the journal's last state, if it has one."""
+        if (state := journal.resume()) is not None:
+            self.load(state)
+
+    def keep(self, journal: Journal, every: int, last: int, *, now: bool = False) -> None:
+        """Save a state after each `every` steps, after the last one, and `now`."""
+        if now or self.step % every == 0 or self.step == last:
+            with tempfile.TemporaryDirectory() as folder:
+                self.save(Path(folder))
+                journal.save(self.step, Path(folder))
 
     def save(self, folder: Path) -> None:
         """Write weights, moments and numbers: state.safetensors and state.json."""

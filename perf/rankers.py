@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.material import judging, material
+from flows.material import material
 from flows.parameters import Parameters
 from flows.presets import load
 from flows.steps import Trained
@@ -26,6 +26,7 @@ from tasks.rankings import RankingsConfig, rankings
 from tasks.reward_model import reward_model
 from tasks.sft import sft
 from tasks.stage import RunContext, StageResult
+from tasks.study import markdown_table
 
 
 @dataclass
@@ -65,7 +66,7 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
     shown, arm = material(step, p), p.arms[0]  # type: ignore[arg-type]
     start = Trained(shown.base, merged=step(sft, p.sft, shown.asked, shown.seen, shown.base))
     answered = step(candidates, p.candidates, shown.asked, shown.seen, start)
-    judged = step(preferences, judging(p, arm), answered, *shown.judge, arm.name)
+    judged = step(preferences, p.judging(arm), answered, *shown.judge, arm.name)
     rewarded = step(reward_model, p.reward, judged, shown.asked, shown.seen, start, arm.name)
     held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
     tried = step(candidates, held_out, shown.asked, shown.seen, start)
@@ -82,7 +83,7 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
     }
     for condition in p.agreement.conditions:
         if condition.frame_set == arm.frame_set:
-            judge = judging(p, condition).model_copy(update={"max_pairs": None})
+            judge = p.judging(condition).model_copy(update={"max_pairs": None})
             name = f"tournament {condition.name}"
             results[name] = rank("tournament", *shown.judge, condition.name, judge=judge)
     return results
@@ -91,11 +92,11 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
 def table(lake: Lake, results: dict[str, StageResult]) -> str:
     """Each ranker's agreement with the truth and with the reward model."""
     rows = {name: lake.table(each.table).read(each.key).to_pylist() for name, each in results.items()}
-    lines = [["ranker", "groups", "quarantined", "tau-b with truth", "tau-b with reward", "seconds"], ["---"] * 6]
+    head, lines = ["ranker", "groups", "quarantined", "tau-b with truth", "tau-b with reward", "seconds"], []
     for name, result in results.items():
         agreed = [_tau(rank_agreement(rows[name], rows[other])) for other in ("truth", "reward")]
         lines.append([name, str(result.ok), str(result.quarantined), *agreed, f"{result.work_seconds:.1f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _tau(agreed: RankAgreement) -> str:

@@ -13,6 +13,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from tasks.study import markdown_table
+
 MEASURES = ("greedy_exact", "greedy_slot", "sampled_exact")
 
 
@@ -30,7 +32,7 @@ def scores(summaries: list[dict[str, Any]]) -> str:
         for measure in MEASURES:
             values = [summary["scores"][model][measure] for summary in summaries]
             rows.append([model, measure, *map(_share, values), _share(statistics.mean(values))])
-    return _table(["model", "measure", *_seeds(summaries), "mean"], rows)
+    return markdown_table(["model", "measure", *_seeds(summaries), "mean"], rows)
 
 
 def differences(summaries: list[dict[str, Any]]) -> str:
@@ -40,7 +42,7 @@ def differences(summaries: list[dict[str, Any]]) -> str:
         each = [_difference(summary["scores"], arm) for summary in summaries]
         values = [summary["scores"][arm]["minus_sft"]["greedy_exact"]["value"] for summary in summaries]
         rows.append([f"{arm} - sft", *each, f"{statistics.mean(values):+.3f}"])
-    return _table(["greedy exact", *_seeds(summaries), "mean"], rows)
+    return markdown_table(["greedy exact", *_seeds(summaries), "mean"], rows)
 
 
 def judges(summaries: list[dict[str, Any]]) -> str:
@@ -50,14 +52,14 @@ def judges(summaries: list[dict[str, Any]]) -> str:
         details = [summary["judge_agreement_details"][condition] for summary in summaries]
         agreements = [_share(summary["judge_agreement"][condition]) for summary in summaries]
         rows.append([condition, *agreements, ", ".join(str(detail["n"]) for detail in details)])
-    return _table(["judge", *_seeds(summaries), "pairs"], rows)
+    return markdown_table(["judge", *_seeds(summaries), "pairs"], rows)
 
 
 def costs(summaries: list[dict[str, Any]]) -> str:
     """What the runs took; a run that found stages done shows what was left to do."""
     names = ("wall_seconds", "cpu_seconds", "peak_rss_mib", "peak_pss_mib")
     rows = [[name, *(f"{summary[name]:,.0f}" for summary in summaries)] for name in names]
-    return _table(["cost", *_seeds(summaries)], rows)
+    return markdown_table(["cost", *_seeds(summaries)], rows)
 
 
 def _difference(models: dict[str, Any], arm: str) -> str:
@@ -73,11 +75,6 @@ def _seeds(summaries: list[dict[str, Any]]) -> list[str]:
 
 def _share(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -105,19 +103,8 @@ def policy_by_pairs(
         shard_size=1,
         label=f"policy {arm}",
     )
-    training = DpoTraining(
-        ctx.lake_root,
-        ctx.run,
-        stage.key,
-        "policy",
-        arm,
-        model,
-        tokens.ref,
-        instructions.ref,
-        config,
-        seed,
-        preferences.ref,
-    )
+    subject = (arm, model, tokens, instructions, config)
+    training = DpoTraining.of(ctx, stage, "policy", *subject, preferences=preferences.ref)
     settings = config.training
     return train(ctx, stage, training, TrainDpo, settings.steps, settings.save_every)
 
@@ -139,7 +126,5 @@ class TrainDpo(Trainer):
         metrics = train_dpo(lm, kept, held, config.training, training.seed, LakeJournal(lake, training))
         longest = max(len(kept[i].chosen) for i in range(min(PROBED, len(kept))))
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, longest)
-        with tempfile.TemporaryDirectory() as folder:
-            lm.save_adapter(POLICY, Path(folder), base=training.model.label)
-            blob = lake.blobs.put_folder(Path(folder))
+        blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))
         return config.training.steps, blob, {"pairs": float(len(kept)), **metrics, **checks}

@@ -7,7 +7,7 @@ policy learns: no reward model, no critic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,8 +89,9 @@ def policy_by_rewards(
 ) -> StageResult:
     """Train the policy of an arm with GRPO against its reward model. Raises as tasks.policy.policy."""
     stage = _stage(ctx, config, {"route": "grpo"}, (reward.ref,), instructions, tokens, model, arm)
-    training = replace(_training(ctx, config, stage, instructions, tokens, model, arm), reward=reward.ref)
-    return _train(ctx, config, stage, training)
+    subject = (arm, model, tokens, instructions, config)
+    training = GroupTraining.of(ctx, stage, "policy", *subject, reward=reward.ref)
+    return train_policy(ctx, stage, training, TrainGroups, config.training)
 
 
 def policy_by_ranks(
@@ -140,10 +141,9 @@ def policy_by_ranks(
         arm,
         truth=instructions.ref if by_truth else None,
     )
-    training = replace(
-        _training(ctx, config, stage, instructions, tokens, model, arm), ranking=settings, captions=narrated
-    )
-    return _train(ctx, config, stage, training)
+    subject = (arm, model, tokens, instructions, config)
+    training = GroupTraining.of(ctx, stage, "policy", *subject, ranking=settings, captions=narrated)
+    return train_policy(ctx, stage, training, TrainGroups, config.training)
 
 
 def _stage(
@@ -172,24 +172,6 @@ def _stage(
         shard_size=1,
         label=f"policy {arm}",
     )
-
-
-def _training(
-    ctx: RunContext,
-    config: GrpoConfig,
-    stage: Stage,
-    instructions: StageResult,
-    tokens: StageResult,
-    model: ModelRef,
-    arm: str,
-) -> GroupTraining:
-    return GroupTraining(
-        ctx.lake_root, ctx.run, stage.key, "policy", arm, model, tokens.ref, instructions.ref, config, ctx.seed
-    )
-
-
-def _train(ctx: RunContext, config: GrpoConfig, stage: Stage, training: GroupTraining) -> StageResult:
-    return train_policy(ctx, stage, training, TrainGroups, config.training)
 
 
 class TrainGroups(OnPolicyTrainer):

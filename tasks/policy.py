@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,19 +75,8 @@ def policy(
         shard_size=1,
         label=f"policy {arm}",
     )
-    training = PpoTraining(
-        ctx.lake_root,
-        ctx.run,
-        stage.key,
-        "policy",
-        arm,
-        model,
-        tokens.ref,
-        instructions.ref,
-        config,
-        ctx.seed,
-        reward.ref,
-    )
+    subject = (arm, model, tokens, instructions, config)
+    training = PpoTraining.of(ctx, stage, "policy", *subject, reward=reward.ref)
     settings = config.training
     return train_policy(ctx, stage, training, TrainPpo, settings)
 
@@ -143,9 +130,7 @@ class OnPolicyTrainer(Trainer):
         truth = None if config.monitor is None else _Truth(questions.rows, config.monitor)
         self.learn(lake, lm, questions, prompts, LakeJournal(lake, training), truth)
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
-        with tempfile.TemporaryDirectory() as folder:
-            lm.save_adapter(POLICY, Path(folder), base=training.model.label)
-            blob = lake.blobs.put_folder(Path(folder))
+        blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))
         return config.training.iterations, blob, checks | _worst(lake, training)
 
     @abstractmethod

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,19 +60,8 @@ def reward_model(
         shard_size=1,
         label=f"reward_model {arm}",
     )
-    training = RewardTraining(
-        ctx.lake_root,
-        ctx.run,
-        stage.key,
-        "reward",
-        arm,
-        model,
-        tokens.ref,
-        instructions.ref,
-        config,
-        ctx.seed,
-        preferences.ref,
-    )
+    subject = (arm, model, tokens, instructions, config)
+    training = RewardTraining.of(ctx, stage, "reward", *subject, preferences=preferences.ref)
     settings = config.training
     return train(ctx, stage, training, TrainRewardModel, settings.steps, settings.save_every)
 
@@ -96,7 +83,5 @@ class TrainRewardModel(Trainer):
             lm, kept, held, config.training, training.seed, LakeJournal(lake, training)
         )
         checks = check_adapter(lm, ADAPTER, probe)
-        with tempfile.TemporaryDirectory() as folder:
-            reward.save(Path(folder), base=training.model.label)
-            blob = lake.blobs.put_folder(Path(folder))
+        blob = self.kept(lake, lambda folder: reward.save(folder, base=training.model.label))
         return config.training.steps, blob, {"pairs": float(len(kept)), **metrics, **checks}

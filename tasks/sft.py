@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.settings import SftSettings
@@ -43,9 +40,7 @@ def sft(
         seed=ctx.seed,
         shard_size=1,
     )
-    training = Training(
-        ctx.lake_root, ctx.run, stage.key, "sft", None, model, tokens.ref, instructions.ref, config, ctx.seed
-    )
+    training = Training.of(ctx, stage, "sft", None, model, tokens, instructions, config)
     settings = config.training
     return train(ctx, stage, training, TrainSft, settings.steps, settings.save_every)
 
@@ -68,7 +63,5 @@ class TrainSft(Trainer):
         loss = train_sft(lm, examples, config.training, training.seed, LakeJournal(lake, training))
         longest = max(map(len, probe.responses))
         checks = check_adapter(lm, ADAPTER, probe) | check_blank(lm, probe, longest)
-        with tempfile.TemporaryDirectory() as folder:
-            lm.save_adapter(ADAPTER, Path(folder), base=training.model.label)
-            blob = lake.blobs.put_folder(Path(folder))
+        blob = self.kept(lake, lambda folder: lm.save_adapter(ADAPTER, folder, base=training.model.label))
         return config.training.steps, blob, {"loss": loss, **checks}

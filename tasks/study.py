@@ -203,14 +203,15 @@ def markdown(study: Study) -> str:
     ]
     head = ["paired", *seeds, "mean", "sd", "95 % interval", "p", "recovery"]
     told = f"{study.measure}, {study.questions:,} questions"
-    return f"{_table([told, *seeds, 'mean', 'sd'], scores)}\n\n{_table(head, differences)}\n"
+    return f"{markdown_table([told, *seeds, 'mean', 'sd'], scores)}\n\n{markdown_table(head, differences)}\n"
 
 
 def _sd(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a Markdown page, from cells that need no care."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from storage.lake import Lake
 from storage.schemas import STATE_SUFFIX
@@ -67,6 +68,23 @@ class Training:
     instructions: StageRef
     config: Any
     seed: int
+
+    @classmethod
+    def of(
+        cls,
+        ctx: RunContext,
+        stage: Stage,
+        role: str,
+        arm: str | None,
+        model: ModelRef,
+        tokens: StageResult,
+        instructions: StageResult,
+        config: Any,
+        **more: Any,
+    ) -> Self:
+        """The training of a stage, with its seed; `more` are the fields of a subclass."""
+        shared = (ctx.lake_root, ctx.run, stage.key, role, arm, model, tokens.ref, instructions.ref, config, stage.seed)
+        return cls(*shared, **more)
 
 
 def train(
@@ -211,6 +229,13 @@ class Trainer(ABC):
             raise StageFailure(f"{what}: {kind}{error}") from error
         row = {**checkpoint_row(self.training, step, final=True, metrics=metrics), "blob": blob}
         return [Outcome(self.training.arm or self.training.role, [row])]
+
+    @staticmethod
+    def kept(lake: Lake, save: Callable[[Path], None]) -> str:
+        """The blob of the folder that `save` writes an adapter to."""
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder))
+            return lake.blobs.put_folder(Path(folder))
 
     @abstractmethod
     def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from journals import FolderJournal, files_of, other_process, outcomes
-from tiny import ANSWERS, BASE, LORA, logprobs_of, prompts_of, random_frames, save_random
+from tiny import ANSWERS, BASE, LORA, SHAPES, growing_pairs, logprobs_of, prompts_of, save_random
 
 from models.dpo import train_dpo
 from models.on_policy import POLICY
@@ -18,8 +18,6 @@ from models.training import Journal, TrainingError
 from models.video_lm import VideoLM
 
 SETTINGS = DpoSettings(lora=LORA, steps=5, batch_size=3, forward_batch=2, rate=5e-3, warmup=2, save_every=2)
-COLORS = ("red", "green", "blue", "yellow")
-SHAPES = ("circle", "square", "triangle", "cross")
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +30,9 @@ def lm(folder: Path) -> VideoLM:
     return VideoLM.load(str(folder))
 
 
-def _pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair]:
-    """Growing is better than shrinking, whatever the colour and shape."""
-    prompt = lm.prompt("what happens first?", lm.encode(random_frames(2, seed)))
-    return [
-        Pair(prompt, *(lm.response_ids(f"a {color} {shape} {action}.") for action in ("grows", "shrinks")))
-        for color in COLORS
-        for shape in shapes
-    ]
-
-
 def _train(folder: Path, journal: Journal, out: Path, seed: int = 0, settings: DpoSettings = SETTINGS) -> None:
     lm = VideoLM.load(str(folder))
-    train_dpo(lm, _pairs(lm), [], settings, seed, journal)
+    train_dpo(lm, growing_pairs(lm), [], settings, seed, journal)
     lm.save_adapter(POLICY, out, base=BASE)
 
 
@@ -53,7 +41,7 @@ def test_it_comes_to_prefer_the_chosen_where_it_was_not_taught_and_leaves_the_re
 ) -> None:
     journal = FolderJournal(tmp_path)
     settings = replace(SETTINGS, steps=25, batch_size=6, forward_batch=6, save_every=25)
-    taught, unseen = _pairs(lm, SHAPES[:2]), _pairs(lm, SHAPES[2:], seed=1)
+    taught, unseen = growing_pairs(lm, SHAPES[:2]), growing_pairs(lm, SHAPES[2:], seed=1)
     metrics = train_dpo(lm, taught, unseen, settings, 0, journal)
     assert metrics["held_out_pairs"] == len(unseen)
     assert metrics["held_out_accuracy"] == 1
@@ -125,7 +113,7 @@ def test_by_the_mean_a_longer_answer_weighs_no_more(lm: VideoLM, tmp_path: Path)
 
 def test_a_loss_that_is_not_finite_ends_it_and_the_base_stands(folder: Path, lm: VideoLM, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not finite"):
-        train_dpo(lm, _pairs(lm), [], replace(SETTINGS, rate=1e30, warmup=0), 0, FolderJournal(tmp_path))
+        train_dpo(lm, growing_pairs(lm), [], replace(SETTINGS, rate=1e30, warmup=0), 0, FolderJournal(tmp_path))
     with lm.reference():
         assert torch.equal(logprobs_of(lm), logprobs_of(VideoLM.load(str(folder))))
 

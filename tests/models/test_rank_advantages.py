@@ -149,6 +149,7 @@ def test_without_ties_the_oracle_s_advantages_are_always_the_same_numbers() -> N
 
 def test_the_policy_s_ranks_are_the_average_ranks_of_its_log_probabilities() -> None:
     logprobs = torch.tensor([[-1.0, -0.5, -1.0, -3.0], [-1.0, -1.0, -1.0, -1.0]])
+    assert policy_ranks(logprobs).tolist() == [[1.5, 0.0, 1.5, 3.0], [1.5] * 4]
     assert policy_ranks(logprobs).tolist() == [list(average_ranks(row)) for row in logprobs.tolist()]
 
 

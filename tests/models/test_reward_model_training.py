@@ -8,9 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from journals import FolderJournal, files_of, other_process, outcomes
-from tiny import ANSWERS, BASE, LORA, adapt, logprobs_of, prompts_of, random_frames, save_random, shake
+from tiny import (
+    ANSWERS,
+    BASE,
+    LORA,
+    SHAPES,
+    adapt,
+    growing_pairs,
+    logprobs_of,
+    prompts_of,
+    save_random,
+    shake,
+)
 
-from models.reward_model import ADAPTER, Pair, RewardModel, calibration_error, train_reward_model
+from models.reward_model import ADAPTER, RewardModel, calibration_error, train_reward_model
 from models.settings import RewardForm, RewardSettings
 from models.training import Journal
 from models.video_lm import VideoLM
@@ -20,8 +31,6 @@ LIKELIHOOD = RewardForm(kind="likelihood")
 SETTINGS = RewardSettings(
     form=LIKELIHOOD, lora=LORA, steps=5, batch_size=2, rate=5e-3, warmup=2, max_norm=1.0, save_every=2
 )
-COLORS = ("red", "green", "blue", "yellow")
-SHAPES = ("circle", "square", "triangle", "cross")
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +43,9 @@ def lm(folder: Path) -> VideoLM:
     return VideoLM.load(str(folder))
 
 
-def _pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair]:
-    """Growing is better than shrinking, whatever the colour and shape; both answers are of one length."""
-    prompt = lm.prompt("what happens first?", lm.encode(random_frames(2, seed)))
-    return [
-        Pair(prompt, *(lm.response_ids(f"a {color} {shape} {action}.") for action in ("grows", "shrinks")))
-        for color in COLORS
-        for shape in shapes
-    ]
-
-
 def _train(folder: Path, journal: Journal, out: Path, seed: int = 0, settings: RewardSettings = SETTINGS) -> None:
     lm = VideoLM.load(str(folder))
-    reward, _ = train_reward_model(lm, _pairs(lm), [], settings, seed, journal)
+    reward, _ = train_reward_model(lm, growing_pairs(lm), [], settings, seed, journal)
     reward.save(out, base=BASE)
 
 
@@ -56,7 +55,7 @@ def test_it_learns_an_obvious_preference_and_keeps_it_where_it_was_not_taught(
 ) -> None:
     journal = FolderJournal(tmp_path)
     settings = replace(SETTINGS, form=form, steps=30, batch_size=6, save_every=30)
-    taught, unseen = _pairs(lm, SHAPES[:2]), _pairs(lm, SHAPES[2:], seed=1)
+    taught, unseen = growing_pairs(lm, SHAPES[:2]), growing_pairs(lm, SHAPES[2:], seed=1)
     _, metrics = train_reward_model(lm, taught, unseen, settings, 0, journal)
     assert metrics["held_out_pairs"] == len(unseen)
     assert metrics["held_out_accuracy"] == 1

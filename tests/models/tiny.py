@@ -11,6 +11,7 @@ from torch import Tensor
 
 from miniature import checkpoint
 from models.families import VideoFrames
+from models.reward_model import Pair
 from models.sequences import Prompt
 from models.settings import LoraSettings
 from models.video_lm import VideoLM
@@ -24,6 +25,8 @@ SHOWN = ([0, 1, 2, 3, 4, 5, 6, 7], [2, 5], [0, 2, 4, 6])  # different numbers of
 ANSWERS = ("it is red.", "first a red circle grows. then a blue cross moves left.", "a red circle grows.")
 BASE = "/the/base/of/these/tests"  # a folder: PEFT would look a bare name up in the Hub
 LORA = LoraSettings(rank=4, alpha=8)
+COLORS = ("red", "green", "blue", "yellow")
+SHAPES = ("circle", "square", "triangle", "cross")
 
 
 def save_random(folder: Path) -> Path:
@@ -57,6 +60,16 @@ def random_frames(count: int = 8, seed: int = 0) -> VideoFrames:
 def prompts_of(lm: VideoLM, frames: VideoFrames | None = None) -> list[Prompt]:
     tokens = lm.encode(random_frames() if frames is None else frames)
     return [lm.prompt(text, tokens[shown]) for text, shown in zip(QUESTIONS, SHOWN, strict=True)]
+
+
+def growing_pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair]:
+    """Growing is better than shrinking, whatever the colour and shape; both answers are of one length."""
+    prompt = lm.prompt("what happens first?", lm.encode(random_frames(2, seed)))
+    return [
+        Pair(prompt, *(lm.response_ids(f"a {color} {shape} {action}.") for action in ("grows", "shrinks")))
+        for color in COLORS
+        for shape in shapes
+    ]
 
 
 def logprobs_of(lm: VideoLM, prompts: Sequence[Prompt] | None = None, *, merged: bool = False) -> Tensor:

@@ -1,0 +1,13 @@
+"""The measurements are run by hand: what they take from the rooms must be there all the same."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+MEASUREMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "perf").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_each_finds_what_it_imports(name: str) -> None:
+    assert callable(importlib.import_module(f"perf.{name}").main)
