@@ -1,6 +1,5 @@
 """Fixtures for all rooms: a lake's root in a folder and in a bucket, and the folder of real test material."""
 
-import logging
 import os
 import socket
 import subprocess
@@ -31,14 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """Hears the rooms whatever ran before: Prefect, once set up, takes their messages for itself, and a library that
-    configures logging from a file switches off whatever logger it does not know.
+    """Hears everything whatever ran before: a command that keeps its terminal clear filters the handlers of the root,
+    and pytest's among them lives as long as the session.
     """
-    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.split(".")[0] in ("flows", "tasks", "models", "storage") and isinstance(logger, logging.Logger):
-            monkeypatch.setattr(logger, "propagate", True)
-            monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(caplog.handler, "filters", [])
     return caplog
 
 
