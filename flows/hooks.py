@@ -4,8 +4,6 @@ Prefect calls hooks by keyword in some places, so their parameters are exactly (
 """
 
 import sys
-import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import Flow, State
@@ -13,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.parameters import RunConfig
 from flows.s3_block import s3_environment
-from storage.lake import Lake
+from storage.lake import Lake, event
 
 
 def log_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -24,18 +22,6 @@ def log_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 def log_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """For `on_cancellation`; runs in the Prefect worker where that has ended the flow's process."""
     _log("run_cancelled", flow, flow_run, state)
-
-
-def event(run: str, name: str, *, seconds: float | None = None, detail: str | None = None) -> dict[str, Any]:
-    """A row of the table `runs`; `detail` is JSON."""
-    return {
-        "run": run,
-        "event_id": uuid.uuid4().hex,
-        "at": datetime.now(UTC),
-        "event": name,
-        "seconds": seconds,
-        "detail": detail,
-    }
 
 
 def _log(name: str, flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

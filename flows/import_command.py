@@ -21,9 +21,8 @@ def import_file(
 ) -> None:
     """Brings preferences of VLM-RLAIF or LLaVA-Hound into a lake, as labels of their own."""
     from flows import cli
-    from flows.hooks import event
     from flows.s3_block import s3_environment
-    from storage.lake import Lake
+    from storage.lake import Lake, event
     from tasks.fanout import WorkerPool
     from tasks.import_labels import ImportConfig, import_labels
     from tasks.label_versions import latest_frames

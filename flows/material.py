@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.parameters import DataConfig, Labelling, ModelsConfig
-from flows.steps import Pending, Steps
+from flows.parameters import DataConfig, Labelling, ModelsConfig, Parameters
+from flows.steps import Pending, Steps, Trained
 from models.endpoint_settings import JudgeEndpoint
 from models.human_judge import Person
 from tasks.captions import captions
@@ -49,6 +49,17 @@ def material(step: Steps, p: Labelling) -> Material:
     by_question = (asked,) if p.captions.condition_on_question else ()
     narrated = step(captions, p.captions, seen_by_labeler, labeler, *by_question)
     return Material(base, labeler, sampled, asked, seen, seen_by_labeler, narrated)
+
+
+def critic_base(step: Steps, p: Parameters, shown: Material, start: Trained) -> tuple[Trained | ModelRef, Pending]:
+    """The base of reward model and critic, and its visual tokens: the policy's start, unless one is named."""
+    if p.models.reward is None:
+        return start, shown.seen
+    base = ModelRef.of(p.models.reward, device=p.models.device, dtype=p.models.dtype)
+    known = {shown.labeler.tower: shown.seen_by_labeler, shown.base.tower: shown.seen}
+    if (seen := known.get(base.tower)) is None:
+        seen = step(visual_tokens, p.visual_tokens, shown.sampled, base, label="reward")
+    return base, seen
 
 
 def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, ModelRef]:

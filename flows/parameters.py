@@ -92,6 +92,11 @@ class ModelsConfig(BaseModel):
 
     policy: Place = Field(description="Model to tune: a local folder or a Hub id.")
     labeler: Place = Field(description="Model that writes the captions and judges: a local folder or a Hub id.")
+    reward: Place | None = Field(
+        None,
+        description="Model that carries reward model and critic, often a larger one (published: 13B beside a policy of "
+        "7B); empty: the policy after its supervised fine-tuning.",
+    )
     device: str = Field("cpu", description="Torch device of both.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
 

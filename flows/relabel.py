@@ -9,11 +9,12 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_moves
-from flows.hooks import event, log_cancelled, log_failed
+from flows.hooks import log_cancelled, log_failed
 from flows.material import material
 from flows.parameters import Arms, DataConfig, Labelling, ModelsConfig, RunConfig
 from flows.presets import load
 from flows.steps import Pending, Steps, Trained, opened
+from storage.lake import event
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.frames import FramesConfig

@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_report
 from flows.hooks import log_cancelled, log_failed
-from flows.material import material
+from flows.material import critic_base, material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
 from flows.presets import command, load
 from flows.routes import taught
@@ -101,13 +101,14 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     base, asked, seen = shown.base, shown.asked, shown.seen
     supervised = step(sft, p.sft, asked, seen, base)
     start = Trained(base, merged=supervised)
+    critic = critic_base(step, p, shown, start)
     answered = step(candidates, p.candidates, asked, seen, start)
 
     blind = {}
     for twin in p.blind_twins():
         way = p.judging(twin)
         blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
-    arms = {arm.name: taught(step, p, arm, shown, answered, start, blind) for arm in p.arms}
+    arms = {arm.name: taught(step, p, arm, shown, answered, start, critic, blind) for arm in p.arms}
 
     tuned = {name: Trained(base, merged=supervised, adapter=arm.learned) for name, arm in arms.items()}
     scored = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from flows.material import Material
 from flows.parameters import Arm, Parameters
 from flows.self_dpo import rounds
-from flows.steps import Pending, Steps, Trained
+from flows.steps import Pending, Rewarded, Steps, Trained
 from tasks.audit import audit
 from tasks.group_policy import policy_by_ranks, policy_by_rewards
+from tasks.model_ref import ModelRef
 from tasks.policy import policy
 from tasks.preferences import preferences
 from tasks.reward_model import reward_model
@@ -33,6 +34,7 @@ def taught(
     shown: Material,
     answered: Pending,
     start: Trained,
+    critic: tuple[Trained | ModelRef, Pending],
     blind: Mapping[str, Pending],
 ) -> Taught:
     """The stages of an arm.
@@ -44,6 +46,7 @@ def taught(
         shown: videos, questions, visual tokens and narratives.
         answered: what `start` answered: what is judged.
         start: the policy before.
+        critic: the base of reward model and critic, and its visual tokens.
         blind: labels of the same pairs by judges that see nothing, for the audit.
     """
     name = arm.name
@@ -58,9 +61,12 @@ def taught(
         ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
         learned = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
         return Taught(judged, {name: audited}, None, learned)
-    rewarded = step(reward_model, p.reward, judged, *learner, label=name, after=checked)
+    captions = shown.narrated if p.reward.reads_narrative else None
+    base, seen = critic
+    rewarded = step(reward_model, p.reward, judged, captions, shown.asked, seen, base, name, label=name, after=checked)
+    reward = Rewarded(rewarded, p.reward, captions, seen, base)
     if arm.route == "grpo":
-        learned = step(policy_by_rewards, p.grpo, rewarded, *learner, label=name)
+        learned = step(policy_by_rewards, p.grpo, reward, *learner, label=name)
     else:
-        learned = step(policy, p.ppo, rewarded, *learner, label=name)
+        learned = step(policy, p.ppo, reward, *learner, label=name)
     return Taught(judged, {name: audited}, rewarded, learned)

@@ -16,13 +16,14 @@ from prefect.futures import PrefectFuture, as_completed
 
 from flows.artifacts import ShownProgress, show_counts
 from flows.environment import speak
-from flows.hooks import event
 from flows.s3_block import s3_environment
 from flows.secrets import put_keys
 from flows.views import UNENDED, runs
+from storage.lake import event
 from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
 from tasks.progress import TerminalProgress
+from tasks.reward_model import RewardSource
 from tasks.stage import RunContext, StageResult
 from tasks.training import final_adapters
 from tasks.usage import UsageSampler
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from models.endpoint_settings import JudgeEndpoint
     from storage.lake import Lake
     from tasks.model_ref import ModelRef
+    from tasks.reward_model import RewardConfig
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,22 @@ class Trained:
             merged = tuple(under)
         stages = tuple(each.ref for each in (self.merged, self.adapter) if each is not None)
         return replace(self.base, merged=merged, adapter=adapter, stages=stages)
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """A reward model that a stage of this run trains: what `RewardSource.of` takes, some of it yet to come."""
+
+    stage: Any
+    config: RewardConfig
+    captions: Any
+    tokens: Any
+    model: Any
+
+    def resolve(self, lake: Lake) -> RewardSource:
+        """The reward model, now that its stage is complete."""
+        model = self.model.resolve(lake) if isinstance(self.model, Trained) else self.model
+        return RewardSource.of(self.stage, self.config, self.captions, self.tokens, model)
 
 
 class Steps:
@@ -99,8 +117,8 @@ class Steps:
         return [future.result() for future in self.pending]
 
     def unpack(self, value: Any) -> Any:
-        """`value` with models in the place of `Trained`."""
-        if isinstance(value, Trained):
+        """`value` with models in the place of `Trained`, and reward models in the place of `Rewarded`."""
+        if isinstance(value, (Trained, Rewarded)):
             return value.resolve(self.ctx.lake)
         if isinstance(value, dict):
             return {key: self.unpack(item) for key, item in value.items()}

@@ -14,7 +14,8 @@ from torch import Tensor
 from models.advantages import kl_per_token
 from models.losses import dpo, masked_mean
 from models.on_policy import POLICY
-from models.reward_model import Pair
+from models.pairs import Pair
+from models.sequences import Prompt
 from models.settings import DpoSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
 from models.video_lm import VideoLM
@@ -37,7 +38,12 @@ class _Compared:
 
 
 def train_dpo(
-    lm: VideoLM, pairs: Sequence[Pair], held_out: Sequence[Pair], settings: DpoSettings, seed: int, journal: Journal
+    lm: VideoLM,
+    pairs: Sequence[Pair[Prompt]],
+    held_out: Sequence[Pair[Prompt]],
+    settings: DpoSettings,
+    seed: int,
+    journal: Journal,
 ) -> Metrics:
     """Train a fresh adapter "policy" on preferences, from the last saved state on.
 
@@ -74,7 +80,7 @@ def train_dpo(
 
 
 def _update(
-    trainer: Trainer, lm: VideoLM, pairs: Sequence[Pair], drawn: Sequence[int], settings: DpoSettings
+    trainer: Trainer, lm: VideoLM, pairs: Sequence[Pair[Prompt]], drawn: Sequence[int], settings: DpoSettings
 ) -> Metrics:
     """One optimiser step on the drawn pairs, a few of them at a time."""
     compared, norm = [], 0.0
@@ -84,7 +90,7 @@ def _update(
         if part[-1] + 1 < len(drawn):
             share.backward()  # type: ignore[no-untyped-call]
         else:
-            norm = trainer.update(share, POLICY)
+            norm = trainer.update(share, POLICY, drawn)
         compared.append(_Compared(one.loss.detach(), one.each))
     return _told(compared) | {"gradient_norm": norm}
 
@@ -94,7 +100,7 @@ def _parts(count: int, settings: DpoSettings) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _compare(lm: VideoLM, pairs: Sequence[Pair], settings: DpoSettings) -> _Compared:
+def _compare(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> _Compared:
     prompts = [pair.prompt for pair in pairs] * 2
     answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     with lm.reference(), torch.no_grad():
@@ -146,7 +152,7 @@ def _told(compared: Sequence[_Compared]) -> Metrics:
 
 
 @torch.no_grad()
-def _evaluate(lm: VideoLM, pairs: Sequence[Pair], settings: DpoSettings) -> Metrics:
+def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> Metrics:
     if not pairs:
         return {"held_out_pairs": 0.0}
     compared = [_compare(lm, [pairs[i] for i in part], settings) for part in _parts(len(pairs), settings)]

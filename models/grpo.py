@@ -21,7 +21,7 @@ from models.on_policy import POLICY, Sampled, Truth, lengths_and_ends, minibatch
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
-from models.reward_model import RewardModel
+from models.reward_model import Scorer
 from models.sequences import Prompt, Response
 from models.settings import GrpoSettings
 from models.training import Journal, Metrics, Trainer, TrainingError, mean_metrics
@@ -71,19 +71,20 @@ class Feedback(Protocol):
 class RewardFeedback:
     """A reward model scores the answers; what counts is the distance to the group."""
 
-    def __init__(self, reward: RewardModel, settings: GrpoSettings) -> None:
-        self._reward, self._settings = reward, settings
+    def __init__(self, scorer: Scorer, settings: GrpoSettings) -> None:
+        self._scorer, self._settings = scorer, settings
 
     def judge(
         self,
         numbers: Sequence[int],
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt],  # noqa: ARG002 - a reward model reads what it was trained to read
         responses: Sequence[Response],
         logprobs: Tensor,  # noqa: ARG002 - rewards do not depend on the policy
         seed: int,  # noqa: ARG002 - nothing is drawn
     ) -> Judged:
         settings = self._settings
-        raw = self._reward.score_all(prompts, [each.ids for each in responses], settings.forward_batch)
+        read = self._scorer.read(numbers, settings.samples)
+        raw = self._scorer.score(read, responses, settings.forward_batch)
         scores = penalised(
             raw,
             *lengths_and_ends(responses, raw.device),
@@ -191,7 +192,7 @@ class Grpo:
         if self.settings.reference == "epoch" and self._begins_pass():
             self.lm.copy_adapter(POLICY, REFERENCE)
         held_to = REFERENCE if self.settings.reference == "epoch" else None
-        sampled, metrics = sample(self.lm, prompts, self.settings, seed, held_to)
+        sampled, metrics = sample(self.lm, numbers, prompts, self.settings, seed, held_to)
         mean_logprobs = (sampled.old.sum(1) / sampled.mask.sum(1)).view(len(prompts), -1)
         judged = self.feedback.judge(numbers, sampled.prompts, sampled.responses, mean_logprobs, seed)
         self._tell(judged.dropped)
@@ -226,8 +227,8 @@ class Grpo:
         """Several epochs of clipped steps on one rollout; nothing where no group has any contrast."""
         if not rollout.taught:
             return {"policy_loss": 0.0, "kl_loss": 0.0, "clip_fraction": 0.0, "gradient_norm": 0.0}
-        chosen = minibatches(len(rollout.taught), self.settings, rng_seed, self.trainer.step)
-        return mean_metrics([self._step(rollout, [rollout.taught[i] for i in each]) for each in chosen])
+        chosen = minibatches(rollout.taught, self.settings, rng_seed, self.trainer.step)
+        return mean_metrics([self._step(rollout, each) for each in chosen])
 
     def _step(self, rollout: GroupRollout, chosen: list[int]) -> Metrics:
         settings = self.settings
@@ -246,7 +247,7 @@ class Grpo:
         if settings.entropy_coef:
             spread = entropy(self.lm.logits(hidden.before_response) / temperature)
             loss = loss - settings.entropy_coef * reduction(spread, mask)
-        norm = self.trainer.update(loss, POLICY)
+        norm = self.trainer.update(loss, POLICY, [rollout.numbers[i] for i in chosen])
         return {
             "policy_loss": surrogate.item(),
             "kl_loss": kl.item(),

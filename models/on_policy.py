@@ -27,13 +27,15 @@ class Sampled:
     """Sampled answers before any judgement; tensors are [B, R].
 
     Attributes:
-        prompts: B prompts, each question's answers side by side.
+        numbers: B questions, each one's answers side by side.
+        prompts: their prompts.
         responses: B sampled answers.
         old: log-probabilities under the policy that sampled, 0 where masked.
         reference: those under the reference.
         mask: True at response tokens.
     """
 
+    numbers: list[int]
     prompts: list[Prompt]
     responses: list[Response]
     old: Tensor
@@ -51,7 +53,7 @@ class Algorithm(Protocol):
     trainer: Trainer
 
     def rollout(self, prompts: Sequence[Prompt], seed: int, numbers: Sequence[int], /) -> tuple[Any, Metrics]:
-        """Answers to questions, which have these numbers; the result has `responses`, each question's side by side."""
+        """Answers to questions, which have these numbers: a `Sampled` with whatever `update` needs."""
         ...
 
     def update(self, rollout: Any, rng_seed: int) -> Metrics:
@@ -62,6 +64,7 @@ class Algorithm(Protocol):
 @torch.no_grad()
 def sample(
     lm: VideoLM,
+    numbers: Sequence[int],
     prompts: Sequence[Prompt],
     settings: PolicySettings,
     seed: int,
@@ -71,7 +74,8 @@ def sample(
 
     Args:
         lm: the model.
-        prompts: one of each question.
+        numbers: the questions.
+        prompts: one of each.
         settings: how many answers, and how they are drawn.
         seed: of the draw.
         reference: the adapter that is the reference; None: the model without any.
@@ -84,7 +88,8 @@ def sample(
     repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
     old, mask = _logprobs(lm, POLICY, repeated, responses, settings)
     frozen, _ = _logprobs(lm, reference, repeated, responses, settings)
-    sampled = Sampled(repeated, responses, old, frozen, mask)
+    owners = [number for number in numbers for _ in range(settings.samples)]
+    sampled = Sampled(owners, repeated, responses, old, frozen, mask)
     return sampled, _described(sampled) | _checked(sampled, settings)
 
 
@@ -168,14 +173,25 @@ def lengths_and_ends(responses: Sequence[Response], device: torch.device) -> tup
     return lengths, torch.tensor([response.finished for response in responses], device=device)
 
 
-def minibatches(count: int, settings: PolicySettings, rng_seed: int, step: int) -> list[list[int]]:
-    """The rows of each optimiser step on one rollout: every epoch all of them, shuffled anew."""
-    rng = step_rng(rng_seed, step)
-    orders = [rng.permutation(count) for _ in range(settings.epochs)]
+def minibatches(rows: Sequence[int], settings: PolicySettings, rng_seed: int, step: int) -> list[list[int]]:
+    """The rows of each optimiser step on one rollout: every epoch all of them, shuffled anew.
+
+    The answers to a question stay together, so that their prompt is computed once.
+
+    Args:
+        rows: of a rollout, whole questions.
+        settings: epochs, samples a question, and how many answers a step has at most (but a question at least).
+        rng_seed: of the training.
+        step: its iteration.
+    """
+    rng, samples = step_rng(rng_seed, step), settings.samples
+    questions = [rows[at : at + samples] for at in range(0, len(rows), samples)]
+    size = max(1, settings.minibatch // samples)
+    orders = [rng.permutation(len(questions)) for _ in range(settings.epochs)]
     return [
-        sorted(order[start : start + settings.minibatch].tolist())
+        [row for place in sorted(order[start : start + size].tolist()) for row in questions[place]]
         for order in orders
-        for start in range(0, count, settings.minibatch)
+        for start in range(0, len(questions), size)
     ]
 
 
@@ -208,8 +224,7 @@ def train_on_policy(
         drawn.sort(key=lambda i: (len(asked[i].ids), i))
         rollout, metrics = algorithm.rollout([asked[i] for i in drawn], _sampling_seed(seed, trainer.step), drawn)
         if truth is not None:
-            owners = [i for i in drawn for _ in range(settings.samples)]
-            scores = truth(owners, [response.text for response in rollout.responses])
+            scores = truth(rollout.numbers, [response.text for response in rollout.responses])
             metrics["reward_true"] = sum(scores) / len(scores)
         metrics |= algorithm.update(rollout, seed) | {"learning_rate": settings.rate * factor}
         trainer.step += 1

@@ -1,7 +1,8 @@
 """Proximal policy optimisation of a video language model against a reward model.
 
 One frozen base carries three adapters: `policy` and `value` learn, `reward` stands still; with none of them active the
-base is the reference. Each iteration samples answers, scores them, and takes a few clipped steps:
+base is the reference. Where the reward model has a base of its own, often a larger one, the critic stands there beside
+it, and two bases carry two adapters each. Each iteration samples answers, scores them, and takes a few clipped steps:
 https://arxiv.org/abs/1707.06347, with the per-token KL penalty of https://arxiv.org/abs/2203.02155.
 """
 
@@ -22,7 +23,7 @@ from models.advantages import (
 )
 from models.losses import policy_loss, value_loss
 from models.on_policy import POLICY, Sampled, Truth, in_columns, lengths_and_ends, minibatches, sample, train_on_policy
-from models.reward_model import RewardModel
+from models.reward_model import RewardPrompt, Scorer
 from models.sequences import Prompt, Response
 from models.settings import LoraSettings, PpoSettings
 from models.training import Journal, Metrics, Trainer, mean_metrics
@@ -36,11 +37,13 @@ class Rollout(Sampled):
     """Sampled answers and what the critic makes of them; tensors are [B, R].
 
     Attributes:
+        read: B prompts as the critic reads them.
         values: the critic's values.
         advantages: whitened.
         returns: the critic's targets.
     """
 
+    read: list[RewardPrompt]
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -49,32 +52,42 @@ class Rollout(Sampled):
 class Ppo:
     """The algorithm: `rollout` samples and scores, `update` learns."""
 
-    def __init__(self, lm: VideoLM, reward: RewardModel, settings: PpoSettings, seed: int) -> None:
-        self.lm, self.reward, self.settings, self.seed = lm, reward, settings, seed
+    def __init__(self, lm: VideoLM, scorer: Scorer, settings: PpoSettings, seed: int) -> None:
+        """Raises:
+        ValueError: policy and reward model have different vocabularies, so that a critic would value other tokens.
+        """
+        if not scorer.same_tokens:
+            raise ValueError(
+                "PPO's critic stands on the reward model's base and values each token of the policy, but their "
+                "tokenizers differ. Choose a reward model of the policy's family, or route grpo, which has no critic."
+            )
+        self.lm, self.scorer, self.settings, self.seed = lm, scorer, settings, seed
+        self.critic = critic = scorer.reward.lm
         lm.add_adapter(POLICY, settings.lora, seed)
-        lm.add_adapter(VALUE, _lora_of(lm, REWARD), seed)
-        lm.copy_adapter(REWARD, VALUE)
-        self.value_head = nn.Linear(lm.hidden_size, 1).to(lm.device)
+        critic.add_adapter(VALUE, _lora_of(critic, REWARD), seed)
+        critic.copy_adapter(REWARD, VALUE)
+        self.value_head = nn.Linear(critic.hidden_size, 1).to(critic.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        critic = lm.adapter_parameters(VALUE) | {f"head.{k}": v for k, v in self.value_head.named_parameters()}
+        learns = critic.adapter_parameters(VALUE) | {f"head.{k}": v for k, v in self.value_head.named_parameters()}
         self.trainer = Trainer(
-            {POLICY: lm.adapter_parameters(POLICY), VALUE: critic},
+            {POLICY: lm.adapter_parameters(POLICY), VALUE: learns},
             {POLICY: settings.rate, VALUE: settings.value_rate},
             settings.max_norm,
         )
 
     @torch.no_grad()
-    def rollout(self, prompts: Sequence[Prompt], seed: int, _numbers: Sequence[int] = ()) -> tuple[Rollout, Metrics]:
+    def rollout(self, prompts: Sequence[Prompt], seed: int, numbers: Sequence[int]) -> tuple[Rollout, Metrics]:
         """Sample answers and score every token.
 
         Raises:
             TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
         """
         settings = self.settings
-        sampled, metrics = sample(self.lm, prompts, settings, seed)
-        values = self._all_values(sampled.prompts, sampled.responses)
-        rewards, raw = self._rewards(sampled.prompts, sampled.responses)
+        sampled, metrics = sample(self.lm, numbers, prompts, settings, seed)
+        read = self.scorer.read(numbers, settings.samples)
+        values = self._all_values(read, sampled.responses)
+        rewards, raw = self._rewards(read, sampled.responses)
         kl = kl_per_token(sampled.old, sampled.reference, settings.kl_estimator)
         shaped = settings.reward_scale * token_rewards(rewards, kl, sampled.mask, settings.kl_coef)
         if settings.whiten_rewards:
@@ -86,27 +99,29 @@ class Ppo:
             "explained_variance": _explained_variance(values, returns, sampled.mask),
         }
         white = whiten(advantages, sampled.mask)
-        return Rollout(**vars(sampled), values=values, advantages=white, returns=returns), metrics
+        return Rollout(**vars(sampled), read=read, values=values, advantages=white, returns=returns), metrics
 
     def update(self, rollout: Rollout, rng_seed: int) -> Metrics:
         """Several epochs of clipped steps on one rollout."""
-        chosen = minibatches(len(rollout.responses), self.settings, rng_seed, self.trainer.step)
+        chosen = minibatches(range(len(rollout.responses)), self.settings, rng_seed, self.trainer.step)
         return mean_metrics([self._step(rollout, each) for each in chosen])
 
     def _step(self, rollout: Rollout, chosen: list[int]) -> Metrics:
         settings = self.settings
         prompts = [rollout.prompts[i] for i in chosen]
+        numbers = [rollout.numbers[i] for i in chosen]
         responses = [rollout.responses[i].ids for i in chosen]
         width = max(map(len, responses))
         at = (chosen, slice(0, width))
         self.lm.use(POLICY)
         new, mask = self.lm.logprobs(prompts, responses, temperature=settings.sampling.temperature)
         loss, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip)
-        norm = self.trainer.update(loss, POLICY)
-        self.lm.use(VALUE)
-        values = self._values(self.lm.hidden(prompts, responses).before_response)
+        norm = self.trainer.update(loss, POLICY, numbers)
+        self.critic.use(VALUE)
+        read = [rollout.read[i] for i in chosen]
+        values = self._values(self.critic.hidden(read, responses).before_response)
         critic_loss = value_loss(values, rollout.values[at], rollout.returns[at], mask, settings.value_clip)
-        self.trainer.update(critic_loss, VALUE)
+        self.trainer.update(critic_loss, VALUE, numbers)
         return {
             "policy_loss": loss.item(),
             "value_loss": critic_loss.item(),
@@ -118,20 +133,20 @@ class Ppo:
         values: Tensor = self.value_head(hidden.float())[..., 0]
         return values
 
-    def _all_values(self, prompts: list[Prompt], responses: list[Response]) -> Tensor:
+    def _all_values(self, prompts: list[RewardPrompt], responses: list[Response]) -> Tensor:
         """The critic's values [B, R], 0 where masked."""
-        self.lm.use(VALUE)
+        self.critic.use(VALUE)
 
         def compute(batch: Sequence[int]) -> tuple[Tensor, ...]:
-            hidden = self.lm.hidden([prompts[i] for i in batch], [responses[i].ids for i in batch])
+            hidden = self.critic.hidden([prompts[i] for i in batch], [responses[i].ids for i in batch])
             return (self._values(hidden.before_response) * hidden.response_mask,)
 
         (values,) = in_columns(compute, len(prompts), self.settings.forward_batch)
         return values
 
-    def _rewards(self, prompts: list[Prompt], responses: list[Response]) -> tuple[Tensor, Tensor]:
+    def _rewards(self, prompts: list[RewardPrompt], responses: list[Response]) -> tuple[Tensor, Tensor]:
         """Rewards [B] as they are learned from, and as the reward model gave them."""
-        raw = self.reward.score_all(prompts, [response.ids for response in responses], self.settings.forward_batch)
+        raw = self.scorer.score(prompts, responses, self.settings.forward_batch)
         numbers = self.trainer.numbers
         if self.settings.normalise_rewards:
             numbers.setdefault("reward_mean", float(raw.mean()))
@@ -148,7 +163,7 @@ class Ppo:
 
 def train_ppo(
     lm: VideoLM,
-    reward: RewardModel,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     settings: PpoSettings,
     seed: int,
@@ -158,15 +173,15 @@ def train_ppo(
     """Train adapter "policy" of `lm` on the prompts.
 
     Args:
-        lm: the SFT model, with adapter "reward" already added by `reward`.
-        reward: scores the answers.
+        lm: the SFT model.
+        scorer: scores the answers.
         prompts: questions; each rollout draws from them in shuffled passes.
         settings: see PpoSettings.
         seed: of everything random.
         journal: keeps states and curves.
         truth: measures the rollouts against the truth where it is known, for the curves only.
     """
-    ppo = Ppo(lm, reward, settings, seed)
+    ppo = Ppo(lm, scorer, settings, seed)
     train_on_policy(ppo, prompts, settings, seed, journal, truth)
     return ppo
 

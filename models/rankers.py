@@ -12,12 +12,11 @@ from itertools import combinations
 
 from models.comparisons import Comparison, Judge, NoVerdict, Verdict
 from models.rankings import Group, NoRanking, Ranking, all_equal, ranked_by
-from models.reward_model import RewardModel
-from models.sequences import Prompt
+from models.reward_model import RewardModel, RewardPrompt
 
 
 class RewardRanker:
-    """Sorts by a reward model's scores. It is shown question and frames, as in its training, and no narrative."""
+    """Sorts by a reward model's scores. It reads question, frames and narrative as in its training."""
 
     def __init__(self, reward: RewardModel, *, batch_size: int = 16) -> None:
         """`batch_size`: answers scored together."""
@@ -33,6 +32,8 @@ class RewardRanker:
         distinct = group.distinct()
         if len(distinct) < 2:
             return all_equal(group)
+        if group.context is None and self._reward.form.rm_context == "narrative":
+            return NoRanking("the reward model reads the narrative of the video, and was handed none")
         unsaid = set(self._reward.lm.suppressed)
         for answer in distinct:
             if not unsaid.isdisjoint(self._reward.lm.response_ids(answer)):
@@ -40,11 +41,11 @@ class RewardRanker:
         return None
 
     def _scores(self, groups: list[Group]) -> list[dict[str, float]]:
-        prompts: list[Prompt] = []
+        prompts: list[RewardPrompt] = []
         responses: list[tuple[int, ...]] = []
         for group in groups:
             answers = [self._reward.lm.response_ids(answer) for answer in group.distinct()]
-            prompts += [self._reward.lm.prompt(group.question, group.frames)] * len(answers)
+            prompts += [self._reward.prompt(group.question, group.frames, group.context)] * len(answers)
             responses += answers
         scores = iter(self._reward.score_all(prompts, responses, self._batch_size).tolist() if groups else [])
         return [{answer: next(scores) for answer in group.distinct()} for group in groups]

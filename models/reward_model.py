@@ -1,8 +1,9 @@
-"""The reward model: a LoRA adapter and a scalar head on the policy's frozen base, trained on preferences.
+"""The reward model: a LoRA adapter and a scalar head on a frozen base, trained on preferences.
 
 Two forms. `head` is the paper's: a linear layer reads the hidden state of the last token. `likelihood` adds the
 answer's mean log-probability under the adapter's own language model, so that it starts as self-preference instead of
-noise and learns from a few thousand pairs (the head alone stays at chance there).
+noise and learns from a few thousand pairs. A head that starts from what the language model would reply (`words`) learns
+from as few; one that starts at zero stays at chance there.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.losses import bradley_terry
-from models.sequences import Prompt
-from models.settings import RewardForm, RewardSettings
-from models.training import Journal, Trainer, in_batches, linear_schedule, passes
+from models.sequences import Prompt, Response
+from models.settings import RewardForm
+from models.training import in_batches
 from models.video_lm import VideoLM
 
 ADAPTER = "reward"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A prompt with the preferred and the other answer, as tokens with end token."""
+class RewardPrompt(Prompt):
+    """What the reward model reads around an answer: the question before it, and a further turn after it.
 
-    prompt: Prompt
-    chosen: tuple[int, ...]
-    rejected: tuple[int, ...]
+    Attributes:
+        turn: tokens after the answer; may be empty.
+    """
+
+    turn: tuple[int, ...]
 
 
 class RewardModel:
@@ -41,17 +43,41 @@ class RewardModel:
     """
 
     def __init__(self, lm: VideoLM, form: RewardForm) -> None:
+        """Raises:
+        ValueError: one of `form.words` is not one token of the model.
+        """
         self.lm = lm
         self.form = form
         self.head = nn.Linear(lm.hidden_size, 1).to(lm.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self._turn = lm.next_turn_ids(form.prompt) if form.prompt else ()
+        if form.words is not None:
+            yes, no = (lm.output_row(word) for word in form.words)
+            with torch.no_grad():
+                self.head.weight.copy_((yes - no)[None])
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Tensor:
+    def prompt(self, question: str, frame_tokens: Tensor | None, narrative: str | None) -> RewardPrompt:
+        """What is read around an answer to `question`.
+
+        Args:
+            question: as the policy was asked.
+            frame_tokens: visual tokens [F, P, D] of this model.
+            narrative: read only where `form.rm_context` says so.
+
+        Raises:
+            ValueError: the narrative is to be read and there is none.
+        """
+        if narrative is None and self.form.rm_context == "narrative":
+            raise ValueError(f"The reward model reads the narrative, and there is none for the question {question!r}.")
+        before, after = self.form.texts(question, narrative)
+        asked = self.lm.prompt(before, frame_tokens)
+        return RewardPrompt(asked.ids, asked.visual, self.lm.next_turn_ids(after) if after else ())
+
+    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> Tensor:
         """Rewards [B], with gradients where the adapter and the head have them. Switches adapter "reward" on."""
         self.lm.use(ADAPTER)
-        hidden = self.lm.hidden(prompts, [(*response, *self._turn) for response in responses])
+        pairs = zip(prompts, responses, strict=True)
+        hidden = self.lm.hidden(prompts, [(*response, *prompt.turn) for prompt, response in pairs])
         rewards: Tensor = self.head(hidden.last.float())[:, 0]
         if self.form.kind == "head":
             return rewards
@@ -61,9 +87,9 @@ class RewardModel:
         return rewards + self.form.likelihood_scale * (logprobs * said).sum(1) / said.sum(1)
 
     @torch.no_grad()
-    def score_all(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
         """Rewards [N] without gradients, in batches of like length."""
-        lengths = [len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True)]
+        lengths = [len(p.ids) + len(r) + len(p.turn) for p, r in zip(prompts, responses, strict=True)]
         return in_batches(
             lambda batch: self.score([prompts[i] for i in batch], [responses[i] for i in batch]), lengths, batch_size
         )
@@ -93,84 +119,30 @@ class RewardModel:
         return reward
 
 
-def train_reward_model(
-    lm: VideoLM, pairs: Sequence[Pair], held_out: Sequence[Pair], settings: RewardSettings, seed: int, journal: Journal
-) -> tuple[RewardModel, dict[str, float]]:
-    """Train adapter "reward" and its head on preferences.
+class Scorer:
+    """A reward model beside what it reads about each question of a training.
 
-    Returns:
-        The reward model, and its accuracy and margin on the held-out pairs.
+    Attributes:
+        reward: its base may be the policy's own, or another model.
+        same_tokens: whether its base and the policy have one vocabulary.
     """
-    lm.add_adapter(ADAPTER, settings.lora, seed)
-    reward = RewardModel(lm, settings.form)
-    lm.use(ADAPTER)
-    weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
-    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm)
-    trainer.resume(journal)
-    while trainer.step < settings.steps:
-        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
-        trainer.set_rates(factor)
-        batch = [pairs[i] for i in passes(len(pairs), settings.batch_size, seed, trainer.step)]
-        chosen, rejected = _score_pairs(reward, batch)
-        loss = bradley_terry(chosen, rejected, settings.centering)
-        norm = trainer.update(loss, ADAPTER)
-        trainer.step += 1
-        accuracy = (chosen > rejected).float().mean().item()
-        margin = (chosen - rejected).mean().item()
-        journal.log(
-            trainer.step,
-            {"loss": loss.item(), "accuracy": accuracy, "margin": margin, "gradient_norm": norm},
-        )
-        trainer.keep(journal, settings.save_every, settings.steps)
-    return reward, _evaluate(reward, held_out, settings.batch_size * 2)
 
+    def __init__(self, reward: RewardModel, prompts: Sequence[RewardPrompt], policy: VideoLM) -> None:
+        """`prompts`: one a question, by the numbers that rollouts give. `policy`: whose answers are scored."""
+        self.reward = reward
+        self.same_tokens = policy.same_tokens(reward.lm)
+        self._prompts = prompts
 
-def _score_pairs(reward: RewardModel, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    prompts = [pair.prompt for pair in pairs] * 2
-    scores = reward.score(prompts, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
-    return scores[: len(pairs)], scores[len(pairs) :]
+    def read(self, numbers: Sequence[int], samples: int) -> list[RewardPrompt]:
+        """The prompt of each question `samples` times, side by side."""
+        return [prompt for number in numbers for prompt in [self._prompts[number]] * samples]
 
+    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], batch_size: int) -> Tensor:
+        """Rewards [B] of answers that a policy sampled, whatever its tokenizer."""
+        return self.reward.score_all(prompts, [self._ids(response) for response in responses], batch_size)
 
-def _evaluate(reward: RewardModel, pairs: Sequence[Pair], batch_size: int) -> dict[str, float]:
-    if not pairs:
-        return {"held_out_pairs": 0.0}
-    scored, lengths = [], []
-    with torch.no_grad():  # batch by batch: all pairs' visual tokens at once would not fit
-        for start in range(0, len(pairs), batch_size):
-            batch = [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))]
-            scored.append(_score_pairs(reward, batch))
-            lengths += [len(pair.chosen) - len(pair.rejected) for pair in batch]
-    chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
-    longer = torch.tensor(lengths, device=chosen.device)
-    margins = {
-        f"held_out_margin_{name}": float((chosen - rejected)[those].mean())
-        for name, those in (("longer", longer > 0), ("shorter", longer < 0))
-        if those.any()
-    }
-    return {
-        "held_out_pairs": float(len(pairs)),
-        "held_out_accuracy": float((chosen > rejected).float().mean()),
-        "held_out_margin": float((chosen - rejected).mean()),
-        "held_out_loss": float(bradley_terry(chosen, rejected)),
-        "held_out_calibration_error": calibration_error(chosen - rejected),
-        "mean_reward": float(torch.cat([chosen, rejected]).mean()),
-        **margins,
-    }
-
-
-def calibration_error(margins: Tensor, bins: int = 10) -> float:
-    """How far a reward model's confidence is from how often it is right: the expected calibration error.
-
-    Confidence is sigmoid(|margin|), from one half up; a pair is right where its margin is positive. Pairs are binned by
-    confidence, and each bin's |share right - mean confidence| weighs by its pairs.
-
-    Args:
-        margins: chosen less rejected [N], N at least 1.
-        bins: of equal width between one half and 1.
-
-    Source: https://arxiv.org/abs/1706.04599 equation 3.
-    """
-    confidence, right = margins.abs().sigmoid().double(), (margins > 0).double()
-    place = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64, device=margins.device).index_add(0, place, right - confidence)
-    return float(gaps.abs().sum() / len(margins))
+    def _ids(self, response: Response) -> tuple[int, ...]:
+        if self.same_tokens:
+            return response.ids
+        ids = self.reward.lm.response_ids(response.text)
+        return ids if response.finished else ids[:-1]

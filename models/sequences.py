@@ -1,4 +1,4 @@
-"""Prompts, responses and the tensors they become: left-padded questions beside right-padded answers."""
+"""Prompts, responses, and the tensors that they become."""
 
 from __future__ import annotations
 
@@ -41,35 +41,19 @@ class Response:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Hidden states over left-padded prompts and right-padded responses.
+    """Last hidden states at B responses of at most R tokens.
 
     Attributes:
-        states: [B, P + R, D].
-        ids: tokens [B, P + R].
-        mask: 1 at real tokens [B, P + R].
-        start: P, the column of the first response token.
+        before_response: the states [B, R, D] from which each response token is predicted.
+        last: the state [B, D] at each response's last token.
+        ids: the responses' tokens [B, R].
+        response_mask: True at them [B, R].
     """
 
-    states: Tensor
+    before_response: Tensor
+    last: Tensor
     ids: Tensor
-    mask: Tensor
-    start: int
-
-    @property
-    def response_mask(self) -> Tensor:
-        """True at response tokens [B, R]."""
-        return self.mask[:, self.start :].bool()
-
-    @property
-    def before_response(self) -> Tensor:
-        """The states [B, R, D] from which each response token is predicted."""
-        return self.states[:, self.start - 1 : -1]
-
-    @property
-    def last(self) -> Tensor:
-        """The state [B, D] at each sequence's last real token."""
-        end = self.mask.shape[1] - 1 - self.mask.flip(1).argmax(1)
-        return self.states[torch.arange(len(end), device=end.device), end]
+    response_mask: Tensor
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -81,14 +65,3 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
         ids[i, longest - len(row) :] = torch.tensor(row)
         mask[i, longest - len(row) :] = 1
     return ids, mask
-
-
-def join_sides(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor, int]:
-    """Prompts padded on the left beside responses padded on the right: ids [B, P + R], mask, and P."""
-    ids, mask = left_pad(prompts, pad)
-    start = ids.shape[1]
-    flipped, flipped_mask = left_pad([list(reversed(response)) for response in responses], pad)
-    ids, mask = torch.cat([ids, flipped.flip(1)], 1), torch.cat([mask, flipped_mask.flip(1)], 1)
-    return ids.to(device), mask.to(device), start

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from models.templates import placeholders, shipped
+
 if TYPE_CHECKING:
     from peft import LoraConfig
 
@@ -107,8 +109,36 @@ class RewardForm:
     """`head`: a scalar head on the last token. `likelihood`: the same plus the answer's mean log-probability."""
     likelihood_scale: float = 5.0
     """Weight of the mean log-probability, in reward units a nat."""
-    prompt: str = ""
-    """A further user turn after the answer, before the reward is read (the paper's four criteria); may be empty."""
+    words: tuple[str, str] | None = None
+    """The head begins as the language model's output row of the first word less that of the second, such as [yes, no]
+    where `prompt` asks whether the answer is right: as what the model would reply. Null: it begins at zero."""
+    rm_context: Literal["none", "narrative"] = "none"
+    """Whether the reward model reads the narrative of the video (the paper's does not)."""
+    question: str = "{question}"
+    """What the answer replies to, with {question}; {context} where the narrative may stand."""
+    prompt: str = shipped("reward")
+    """A further user turn after the answer, before the reward is read; empty: none. {context} as above."""
+    context: str = shipped("reward_context")
+    """What stands at {context}, with {narrative}; nothing does with rm_context none."""
+
+    def __post_init__(self) -> None:
+        if self.words is not None:  # JSON and YAML give lists
+            object.__setattr__(self, "words", tuple(self.words))
+        asked = {*placeholders(self.question), *placeholders(self.prompt)}
+        if "question" not in placeholders(self.question) or not asked <= {"question", "context"}:
+            raise ValueError("question needs {question}; it and prompt may hold {context}, and nothing else in braces")
+        if {*placeholders(self.context)} != {"narrative"}:
+            raise ValueError("context needs {narrative} and nothing else in braces")
+        if self.rm_context == "narrative" and "context" not in asked:
+            raise ValueError("rm_context narrative needs a place for it: {context} in question or prompt")
+
+    def texts(self, question: str, narrative: str | None) -> tuple[str, str]:
+        """What stands before and after an answer; `narrative` counts only where it is read."""
+        told = ""
+        if self.rm_context == "narrative":
+            told = self.context.format(narrative=narrative)
+        before = self.question.format(question=question, context=told)
+        return before.strip(), self.prompt.format(question=question, context=told).strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +275,9 @@ class PolicySettings:
     prompts: Count = field(default=256, metadata=_told("Questions a rollout."))
     samples: Count = field(default=1, metadata=_told("Answers a question in a rollout."))
     epochs: Count = field(default=2, metadata=_told("Passes over a rollout."))
-    minibatch: Count = field(default=128, metadata=_told("Answers an optimiser step."))
+    minibatch: Count = field(
+        default=128, metadata=_told("Answers an optimiser step; those to one question stay together.")
+    )
     forward_batch: Count = field(default=128, metadata=_told("Answers a forward pass when rollouts are scored."))
     rate: Positive = field(default=3e-5, metadata=_told("Highest learning rate of the policy."))
     warmup: Annotated[int, Ge(0)] = field(default=5, metadata=_told("Iterations until the highest learning rate."))

@@ -35,10 +35,11 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
-        batch = [examples[i] for i in passes(len(examples), settings.batch_size, seed, trainer.step)]
+        drawn = passes(len(examples), settings.batch_size, seed, trainer.step)
+        batch = [examples[i] for i in drawn]
         logprobs, mask = lm.logprobs([each.prompt for each in batch], [each.response for each in batch])
         objective = next_token_loss(logprobs, mask)
-        norm = trainer.update(objective, ADAPTER)
+        norm = trainer.update(objective, ADAPTER, drawn)
         trainer.step += 1
         trainer.numbers["loss"] = objective.item()
         journal.log(

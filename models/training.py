@@ -24,6 +24,18 @@ class TrainingError(RuntimeError):
     """Training cannot go on or its result cannot be trusted; the message says why and what to change."""
 
 
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is not finite.
+
+    Attributes:
+        items: numbers of what the step learned from: pairs, or questions.
+    """
+
+    def __init__(self, message: str, items: Sequence[int]) -> None:
+        super().__init__(message)
+        self.items = sorted(set(items))
+
+
 class Journal(Protocol):
     """Where a training loop leaves its state and its curves."""
 
@@ -78,14 +90,19 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * factor
 
-    def update(self, loss: Tensor, group: str) -> float:
+    def update(self, loss: Tensor, group: str, items: Sequence[int]) -> float:
         """One optimiser step of a group.
+
+        Args:
+            loss: of the step.
+            group: of parameters.
+            items: numbers of the pairs or questions that the loss was made of.
 
         Returns:
             The gradient norm before clipping.
 
         Raises:
-            TrainingError: loss or gradient is not finite; nothing was changed.
+            NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
@@ -94,9 +111,10 @@ class Trainer:
             self._optimizers[group].step()
         self._optimizers[group].zero_grad(set_to_none=True)
         if not finite:
-            raise TrainingError(
+            raise NotFiniteError(
                 f"{group}: loss {loss.item()} and gradient norm {norm} after {self.step} steps are not finite. "
-                "Lower the learning rate; the last saved state is kept."
+                "Lower the learning rate; the last saved state is kept.",
+                items,
             )
         return norm
 

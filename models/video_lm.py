@@ -1,7 +1,7 @@
 """One interface to every video language model: frames to tokens, sampling, log-probabilities, adapters on and off.
 
-Prompts are left-padded and responses right-padded, so that the first response token stands at the same column for the
-whole batch. Masks are 1 (or True) where a token counts. Visual tokens are computed once (`encode`) and handed to every
+Sampling pads prompts on the left; a forward over prompts and answers computes a prompt that several answers share
+once. Masks are 1 (or True) where a token counts. Visual tokens are computed once (`encode`) and handed to every
 forward; nothing here runs the vision tower again.
 """
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from models.adapters import check_loaded, plain_twin
 from models.families import Family, VideoFrames, family_of, pack
 from models.meter import METER
-from models.sequences import Hidden, Prompt, Response, join_sides, left_pad
+from models.packing import pack_answers
+from models.sequences import Hidden, Prompt, Response, left_pad
 from models.settings import LoraSettings, Sampling
 
 
@@ -155,6 +156,24 @@ class VideoLM:
         after = self.processor.apply_chat_template(first + answer + turn, tokenize=False, add_generation_prompt=True)
         return tuple(self.tokenizer(after.removeprefix(before), add_special_tokens=False)["input_ids"])
 
+    def same_tokens(self, other: VideoLM) -> bool:
+        """Whether a token means the same to both models."""
+        return self is other or self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+
+    def output_row(self, word: str) -> Tensor:
+        """The language model's output row [D] of a word, float32.
+
+        Raises:
+            ValueError: the tokenizer does not know the word as one token.
+        """
+        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
+            raise ValueError(
+                f"{word!r} is {len(ids)} tokens, or an unknown one, to this model: take a word of one token."
+            )
+        row: Tensor = self.core.get_output_embeddings().weight[ids[0]].detach().float()
+        return row
+
     @torch.no_grad()
     def generate(
         self,
@@ -211,20 +230,29 @@ class VideoLM:
         return Response(tuple(ids), text, finished=bool(ends), logprobs=kept)
 
     def hidden(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], *, merged: bool = False) -> Hidden:
-        """Last hidden states over prompts and responses, with gradients where the adapter in use has them."""
-        ids, mask, start = join_sides(
-            [prompt.ids for prompt in prompts], responses, self.tokenizer.pad_token_id, self.device
+        """Last hidden states at the responses, with gradients where the adapter in use has them.
+
+        Prompts that are the same object are computed once (models.packing).
+        """
+        packed = pack_answers(
+            prompts, responses, self.tokenizer.pad_token_id, self.device, share=self._takes_any_attention
         )
-        METER.count(len(prompts), int(mask.sum()))
+        METER.count(len(prompts), int(packed.mask.sum()))
         inner = (self._twin if merged else self.core).model
-        out = inner(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        states = inner(
+            input_ids=packed.ids,
+            attention_mask=packed.attention(self.core.dtype),
+            position_ids=packed.positions,
             use_cache=False,
-            **pack([prompt.visual for prompt in prompts]),
-        )
-        return Hidden(out.last_hidden_state, ids, mask, start)
+            **pack([prompt.visual for prompt in packed.prompts]),
+        ).last_hidden_state
+        before = states[packed.row[:, None], packed.before]
+        return Hidden(before, states[packed.row, packed.last], packed.response_ids, packed.response_mask)
+
+    @property
+    def _takes_any_attention(self) -> bool:
+        """Whether a forward accepts an attention mask of its own for every pair of tokens."""
+        return self.core.config.get_text_config()._attn_implementation in ("sdpa", "eager")
 
     def logprobs(
         self,
@@ -245,8 +273,7 @@ class VideoLM:
         """The same from hidden states that are at hand."""
         mask = hidden.response_mask
         logits = self.logits(hidden.before_response) / temperature
-        targets = hidden.ids[:, hidden.start :]
-        picked = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+        picked = logits.log_softmax(-1).gather(-1, hidden.ids[..., None])[..., 0]
         return torch.where(mask, picked, 0.0), mask  # a banned pad may be -inf
 
     def logits(self, hidden: Tensor) -> Tensor:

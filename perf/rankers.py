@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.material import material
+from flows.material import critic_base, material
 from flows.parameters import Parameters
 from flows.presets import load
 from flows.steps import Trained
@@ -66,26 +66,29 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
     shown, arm = material(step, p), p.arms[0]  # type: ignore[arg-type]
     start = Trained(shown.base, merged=step(sft, p.sft, shown.asked, shown.seen, shown.base))
     answered = step(candidates, p.candidates, shown.asked, shown.seen, start)
-    judged = step(preferences, p.judging(arm), answered, *shown.judge, arm.name)
-    rewarded = step(reward_model, p.reward, judged, shown.asked, shown.seen, start, arm.name)
+    way = p.judging(arm)
+    judged = step(preferences, way, answered, *shown.judge(way), arm.name)
+    base, seen = critic_base(step, p, shown, start)  # type: ignore[arg-type]
+    rewarded = step(reward_model, p.reward, judged, shown.narrated, shown.asked, seen, base, arm.name)
     held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
     tried = step(candidates, held_out, shown.asked, shown.seen, start)
 
     def rank(method: str, *inputs: Any, judge: PreferencesConfig | None = None, **given: Any) -> StageResult:
         frame_set = p.reward.frame_set if method == "reward" else arm.frame_set
+        narrative = p.reward.reads_narrative if method == "reward" else judge is not None and judge.narrative
         own = {"frame_set": frame_set, "shard_size": 256, "batch_size": 64, "slots": p.agreement.slots}
-        way = {} if judge is None else {"judging": judge, "narrative": judge.narrative}
+        way = {"narrative": narrative} | ({} if judge is None else {"judging": judge})
         return step(rankings, RankingsConfig.model_validate({"method": method, **own, **way}), tried, *inputs, **given)
 
     results = {
         "truth": rank("truth", shown.seen, None, None, "truth", instructions=shown.asked),
-        "reward": rank("reward", shown.seen, None, start, "reward", reward=rewarded),
+        "reward": rank("reward", seen, shown.narrated, base, "reward", reward=rewarded),
     }
     for condition in p.agreement.conditions:
         if condition.frame_set == arm.frame_set:
             judge = p.judging(condition).model_copy(update={"max_pairs": None})
             name = f"tournament {condition.name}"
-            results[name] = rank("tournament", *shown.judge, condition.name, judge=judge)
+            results[name] = rank("tournament", *shown.judge(judge), condition.name, judge=judge)
     return results
 
 

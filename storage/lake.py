@@ -1,6 +1,8 @@
 """The lake: one folder, or one prefix in a bucket, that holds the tables and the blobs."""
 
 import threading
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,15 @@ class Lake:
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Append events to the table `runs`. Raises LakeError."""
         self.table("runs").append(rows)
+
+
+def event(run: str, name: str, *, seconds: float | None = None, detail: str | None = None) -> dict[str, Any]:
+    """A row of the table `runs`; `detail` is JSON."""
+    return {
+        "run": run,
+        "event_id": uuid.uuid4().hex,
+        "at": datetime.now(UTC),
+        "event": name,
+        "seconds": seconds,
+        "detail": detail,
+    }

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from storage.lake import Lake
 from tasks.stage import StageRef
-from tasks.tokens import VisualTokens
-from tasks.training import Lazy, Training
+from tasks.training import Lazy
 
 if TYPE_CHECKING:
-    from models.reward_model import Pair
+    from models.pairs import Pair
+    from models.sequences import Prompt
     from models.video_lm import VideoLM
 
 
 def decided(lake: Lake, preferences: StageRef) -> list[dict[str, Any]]:
     """The preferences that are not ties, in a fixed order."""
-    columns = ["status", "video", "question", "preferred", "answer_a", "answer_b"]
+    columns = ["status", "instruction", "video", "question", "preferred", "answer_a", "answer_b"]
     rows = lake.table(preferences.table).read(preferences.key, columns=columns).to_pylist()
     return [row for row in rows if row["status"] == "ok" and row["preferred"] in ("a", "b")]
 
@@ -37,33 +37,37 @@ def is_held_out(video: str, fraction: float) -> bool:
 
 
 def pairs_to_learn(
-    lake: Lake, training: Training, preferences: StageRef, held_out: float, lm: VideoLM
+    rows: list[dict[str, Any]],
+    held_out: float,
+    lm: VideoLM,
+    prompt_of: Callable[[dict[str, Any]], Prompt],
 ) -> tuple[Lazy, Lazy]:
-    """The decided pairs of a training as `models.reward_model.Pair`: to learn from, and held out.
+    """Decided pairs as `models.pairs.Pair`: to learn from, and held out.
 
     Args:
-        lake: where the labels are.
-        training: names the visual tokens, and in its config the frame set.
-        preferences: the labels.
+        rows: as `decided` gives them.
         held_out: fraction of the videos whose pairs are only measured.
         lm: the model that learns.
+        prompt_of: makes a row's question about its video a prompt.
 
     Raises:
         ValueError: none is left to learn from.
     """
-    rows = decided(lake, preferences)
     kept = [row for row in rows if not is_held_out(row["video"], held_out)]
     held = [row for row in rows if is_held_out(row["video"], held_out)]
     if not kept:
         raise ValueError("No decided preference is left to train on; look at ties and quarantines of preferences.")
-    make = partial(_pair, lm, VisualTokens(lake, training.tokens), training.config.frame_set)
+
+    def make(row: dict[str, Any]) -> Pair[Any]:
+        from models.pairs import Pair
+
+        chosen, rejected = in_order(row)
+        return Pair(prompt_of(row), lm.response_ids(chosen), lm.response_ids(rejected))
+
     return Lazy(kept, make), Lazy(held, make)
 
 
-def _pair(lm: VideoLM, tokens: VisualTokens, frame_set: str, row: dict[str, Any]) -> Pair:
-    from models.reward_model import Pair
-
-    answers = {"a": lm.response_ids(row["answer_a"]), "b": lm.response_ids(row["answer_b"])}
-    other = "b" if row["preferred"] == "a" else "a"
-    prompt = lm.prompt(row["question"], tokens.frames(row["video"], frame_set))
-    return Pair(prompt, answers[row["preferred"]], answers[other])
+def in_order(row: dict[str, Any]) -> tuple[str, str]:
+    """The two answers of a decided pair, the preferred one first."""
+    answers = row["answer_a"], row["answer_b"]
+    return answers if row["preferred"] == "a" else answers[::-1]

@@ -10,7 +10,7 @@ from models.settings import DpoSettings
 from storage.lake import Lake
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
-from tasks.decided import by_content, pairs_to_learn
+from tasks.decided import by_content, decided, pairs_to_learn
 from tasks.fanout import derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult
@@ -121,8 +121,11 @@ class TrainDpo(Trainer):
 
         training, config = self.training, self.training.config
         lm = training.model.load(lake)
-        probe = Questions(lake, training, config.split, config.frame_set, lm).probe(lambda row: str(row["question"]))
-        kept, held = pairs_to_learn(lake, training, training.preferences, config.training.held_out, lm)
+        questions = Questions(lake, training, config.split, config.frame_set, lm)
+        probe = questions.probe(lambda row: str(row["question"]))
+        pairs = decided(lake, training.preferences)
+        kept, held = pairs_to_learn(pairs, config.training.held_out, lm, questions.prompt)
+        self.learned_from = kept.rows
         metrics = train_dpo(lm, kept, held, config.training, training.seed, LakeJournal(lake, training))
         longest = max(len(kept[i].chosen) for i in range(min(PROBED, len(kept))))
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, longest)

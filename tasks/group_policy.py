@@ -21,14 +21,13 @@ from tasks.narratives import Narratives
 from tasks.policy import OnPolicyTrainer, learned_config, train_policy
 from tasks.preferences import PreferencesConfig
 from tasks.rankings import RankingsConfig, RankPrompts, RankSettings, new_ranker
+from tasks.reward_model import RewardSource
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.tokens import MissingTokensError, VisualTokens
-from tasks.training import Questions, Training, final_adapter
+from tasks.training import Lazy, Questions, Training
 
 if TYPE_CHECKING:
     from models.grpo import Feedback
-    from models.on_policy import Truth
-    from models.sequences import Prompt
     from models.training import Journal
     from models.video_lm import VideoLM
 
@@ -73,7 +72,7 @@ class GroupTraining(Training):
         captions: the narratives that the ranker reads, or None.
     """
 
-    reward: StageRef | None = None
+    reward: RewardSource | None = None
     ranking: RankSettings | None = None
     captions: StageRef | None = None
 
@@ -81,16 +80,16 @@ class GroupTraining(Training):
 def policy_by_rewards(
     ctx: RunContext,
     config: GrpoConfig,
-    reward: StageResult,
+    reward: RewardSource,
     instructions: StageResult,
     tokens: StageResult,
     model: ModelRef,
     arm: str,
 ) -> StageResult:
     """Train the policy of an arm with GRPO against its reward model. Raises as tasks.policy.policy."""
-    stage = _stage(ctx, config, {"route": "grpo"}, (reward.ref,), instructions, tokens, model, arm)
+    stage = _stage(ctx, config, {"route": "grpo"}, reward.inputs, instructions, tokens, model, arm)
     subject = (arm, model, tokens, instructions, config)
-    training = GroupTraining.of(ctx, stage, "policy", *subject, reward=reward.ref)
+    training = GroupTraining.of(ctx, stage, "policy", *subject, reward=reward)
     return train_policy(ctx, stage, training, TrainGroups, config.training)
 
 
@@ -179,33 +178,24 @@ class TrainGroups(OnPolicyTrainer):
 
     training: GroupTraining
 
-    def learn(
-        self,
-        lake: Lake,
-        lm: VideoLM,
-        questions: Questions,
-        prompts: Sequence[Prompt],
-        journal: Journal,
-        truth: Truth | None,
-    ) -> None:
+    def learn(self, lake: Lake, lm: VideoLM, questions: Questions, journal: Journal) -> None:
         from models.grpo import train_grpo
 
         training = self.training
-        train_grpo(
-            lm, self._feedback(lake, lm, questions), prompts, training.config.training, training.seed, journal, truth
-        )
+        feedback = self._feedback(lake, lm, questions)
+        self.learned_from = questions.rows
+        prompts = Lazy(questions.rows, questions.prompt)
+        train_grpo(lm, feedback, prompts, training.config.training, training.seed, journal, self.truth(questions))
 
     def _feedback(self, lake: Lake, lm: VideoLM, questions: Questions) -> Feedback:
         from models.grpo import RankFeedback, RewardFeedback
-        from models.reward_model import RewardModel
 
         training, settings = self.training, self.training.config.training
         if training.ranking is not None:
             groups = Groups(lake, questions.rows, training.ranking, training.captions)
             return RankFeedback(new_ranker(lake, training.ranking), groups.of, settings)
         assert training.reward is not None
-        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
-        return RewardFeedback(reward, settings)
+        return RewardFeedback(training.reward.scorer(lake, lm, training.model, questions), settings)
 
 
 class Groups:

@@ -16,12 +16,12 @@ from models.settings import ALARM, PolicySettings, PpoSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
-from tasks.stage import RunContext, Stage, StageRef, StageResult
-from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, final_adapter, train
+from tasks.reward_model import RewardSource
+from tasks.stage import RunContext, Stage, StageResult
+from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
 
 if TYPE_CHECKING:
     from models.on_policy import Truth
-    from models.sequences import Prompt
     from models.training import Journal
     from models.video_lm import VideoLM
 
@@ -46,13 +46,13 @@ class PpoConfig(BaseModel):
 class PpoTraining(Training):
     """Training against a reward model."""
 
-    reward: StageRef
+    reward: RewardSource
 
 
 def policy(
     ctx: RunContext,
     config: PpoConfig,
-    reward: StageResult,
+    reward: RewardSource,
     instructions: StageResult,
     tokens: StageResult,
     model: ModelRef,
@@ -68,7 +68,7 @@ def policy(
         name="policy",
         table="checkpoints",
         config={**learned_config(config), "arm": arm},
-        inputs=(reward.ref, instructions.ref, tokens.ref, *model.stages),
+        inputs=(*reward.inputs, instructions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},
         seed=ctx.seed,
@@ -76,7 +76,7 @@ def policy(
         label=f"policy {arm}",
     )
     subject = (arm, model, tokens, instructions, config)
-    training = PpoTraining.of(ctx, stage, "policy", *subject, reward=reward.ref)
+    training = PpoTraining.of(ctx, stage, "policy", *subject, reward=reward)
     settings = config.training
     return train_policy(ctx, stage, training, TrainPpo, settings)
 
@@ -126,24 +126,19 @@ class OnPolicyTrainer(Trainer):
         lm = training.model.load(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
-        prompts = Lazy(questions.rows, questions.prompt)
-        truth = None if config.monitor is None else _Truth(questions.rows, config.monitor)
-        self.learn(lake, lm, questions, prompts, LakeJournal(lake, training), truth)
+        self.learn(lake, lm, questions, LakeJournal(lake, training))
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
         blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))
         return config.training.iterations, blob, checks | _worst(lake, training)
 
     @abstractmethod
-    def learn(
-        self,
-        lake: Lake,
-        lm: VideoLM,
-        questions: Questions,
-        prompts: Sequence[Prompt],
-        journal: Journal,
-        truth: Truth | None,
-    ) -> None:
-        """Train adapter "policy" of `lm` on the prompts of the questions."""
+    def learn(self, lake: Lake, lm: VideoLM, questions: Questions, journal: Journal) -> None:
+        """Train adapter "policy" of `lm` on the questions."""
+
+    def truth(self, questions: Questions) -> Truth | None:
+        """What the rollouts are measured by, where it is known."""
+        monitor = self.training.config.monitor
+        return None if monitor is None else _Truth(questions.rows, monitor)
 
 
 class TrainPpo(OnPolicyTrainer):
@@ -151,21 +146,14 @@ class TrainPpo(OnPolicyTrainer):
 
     training: PpoTraining
 
-    def learn(
-        self,
-        lake: Lake,
-        lm: VideoLM,
-        questions: Questions,  # noqa: ARG002 - a reward model needs the prompts alone
-        prompts: Sequence[Prompt],
-        journal: Journal,
-        truth: Truth | None,
-    ) -> None:
+    def learn(self, lake: Lake, lm: VideoLM, questions: Questions, journal: Journal) -> None:
         from models.ppo import train_ppo
-        from models.reward_model import RewardModel
 
         training = self.training
-        reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, training.reward)))
-        train_ppo(lm, reward, prompts, training.config.training, training.seed, journal, truth)
+        scorer = training.reward.scorer(lake, lm, training.model, questions)
+        self.learned_from = questions.rows
+        prompts = Lazy(questions.rows, questions.prompt)
+        train_ppo(lm, scorer, prompts, training.config.training, training.seed, journal, self.truth(questions))
 
 
 class _Truth:

@@ -62,7 +62,11 @@ class RankingsConfig(BaseModel):
         "that shows all answers; truth: the true answers, as an upper bound and never to train on.",
     )
     frame_set: str = Field("policy", description="Frame set that the ranker is shown.")
-    narrative: bool = Field(False, description="Whether a judge or listwise model reads the narrative of the video.")
+    narrative: bool = Field(
+        False,
+        description="Whether the narrative of the video is handed to whoever ranks; a reward model reads it only where "
+        "it was trained to.",
+    )
     judging: PreferencesConfig = Field(
         default_factory=lambda: PreferencesConfig.model_validate({}),
         description="Method tournament: how two answers are compared; frame_set and narrative above hold, not its own.",
@@ -88,8 +92,8 @@ class RankingsConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.narrative and self.method in ("reward", "truth"):
-            raise ValueError(f"method {self.method!r} reads no narrative: set narrative to false")
+        if self.narrative and self.method == "truth":
+            raise ValueError("method 'truth' reads no narrative: set narrative to false")
         if self.method == "tournament" and self.judging.max_pairs is not None:
             raise ValueError("a tournament needs every pair: leave judging.max_pairs out")
         if self.method == "tournament" and self.judging.judge != LOCAL:

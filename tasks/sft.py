@@ -60,6 +60,7 @@ class TrainSft(Trainer):
             raise ValueError(f"{len(silent)} instructions of split {config.split!r} have no answer, first {silent[0]}.")
         probe = questions.probe(lambda row: str(row["answer"]))
         examples = Lazy(questions.rows, lambda row: Example(questions.prompt(row), lm.response_ids(row["answer"])))
+        self.learned_from = questions.rows
         loss = train_sft(lm, examples, config.training, training.seed, LakeJournal(lake, training))
         longest = max(map(len, probe.responses))
         checks = check_adapter(lm, ADAPTER, probe) | check_blank(lm, probe, longest)

@@ -4,10 +4,8 @@ import hashlib
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from storage.lake import Lake
+from storage.lake import Lake, event
 from storage.tables import Table
 from tasks.expense import NOTHING, Bill, Expense
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
@@ -398,13 +396,12 @@ def _log_left(ctx: RunContext, stage: Stage, bill: Bill, seconds: float) -> None
 
 
 def _event(
-    ctx: RunContext, event: str, stage: str, key: str, seconds: float, detail: dict[str, Any], **counts: Any
+    ctx: RunContext, name: str, stage: str, key: str, seconds: float, detail: dict[str, Any], **counts: Any
 ) -> None:
     if ctx.looks_only:
         return
-    about = {"run": ctx.run, "event_id": uuid.uuid4().hex, "at": datetime.now(UTC), "event": event}
-    row = {**about, "stage": stage, "stage_key": key, "seconds": seconds, "detail": _canonical(detail), **counts}
-    ctx.lake.log([row])
+    row = event(ctx.run, name, seconds=seconds, detail=_canonical(detail))
+    ctx.lake.log([{**row, "stage": stage, "stage_key": key, **counts}])
 
 
 def _canonical(value: Any) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from storage.lake import Lake
+from storage.lake import Lake, event
 from storage.schemas import STATE_SUFFIX
 from tasks.boards import Board
 from tasks.expense import STEP_CLOCK
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from models.canaries import Probe
     from models.sequences import Prompt
+    from models.training import NotFiniteError
     from models.video_lm import VideoLM
 
 logger = logging.getLogger(__name__)
@@ -216,19 +217,37 @@ class Trainer(ABC):
 
     def __init__(self, training: Any) -> None:
         self.training = training
+        self.learned_from: Sequence[dict[str, Any]] = ()  # By the numbers that a step of the training gives.
 
     def process(self, _items: list[dict[str, Any]], _seed: int) -> list[Outcome]:
-        from models.training import TrainingError
+        from models.training import NotFiniteError, TrainingError
 
         lake = Lake(self.training.lake)
         try:
             step, blob, metrics = self.train(lake)
+        except NotFiniteError as error:
+            raise StageFailure(self._named(lake, error)) from error
         except Exception as error:  # a full disk or memory too: written down as a quarantine it would stay for ever
             what = f"{self.training.role} {self.training.arm or ''}".rstrip()
             kind = "" if isinstance(error, (TrainingError, ValueError)) else f"{type(error).__name__}: "
             raise StageFailure(f"{what}: {kind}{error}") from error
         row = {**checkpoint_row(self.training, step, final=True, metrics=metrics), "blob": blob}
         return [Outcome(self.training.arm or self.training.role, [row])]
+
+    def _named(self, lake: Lake, error: NotFiniteError) -> str:
+        """What to tell of a step that failed, once its batch stands in the lake."""
+        about = ("item_id", "instruction", "video", "question", "answer_a", "answer_b")
+        rows = [self.learned_from[number] for number in error.items]
+        batch = [{name: row[name] for name in about if name in row} for row in rows]
+        detail = json.dumps({"error": str(error), "items": batch}, ensure_ascii=False)
+        training = self.training
+        lake.log([{**event(training.run, "training_stopped", detail=detail), "stage_key": training.key}])
+        what = f"{training.role} {training.arm or ''}".rstrip()
+        first = ", ".join(str(row.get("instruction") or row.get("item_id")) for row in batch[:3])
+        return (
+            f"{what}: {error} The step's {len(batch)} items ({first}, ...) are kept in table runs of the lake, event "
+            "training_stopped."
+        )
 
     @staticmethod
     def kept(lake: Lake, save: Callable[[Path], None]) -> str:
@@ -243,16 +262,20 @@ class Trainer(ABC):
 
 
 class Lazy(Sequence[Any]):
-    """A sequence whose members are made when they are asked for: thousands of visual tokens would fill the memory."""
+    """A sequence whose members are made when they are asked for: thousands of visual tokens would fill the memory.
+
+    Attributes:
+        rows: what they are made of.
+    """
 
     def __init__(self, rows: Sequence[Any], make: Callable[[Any], Any]) -> None:
-        self._rows, self._make = rows, make
+        self.rows, self._make = rows, make
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._make(self._rows[index])
+        return self._make(self.rows[index])
 
 
 class Questions:
@@ -274,8 +297,21 @@ class Questions:
         self.unseen = len(asked) - len(self.rows)
         if self.unseen:
             logger.warning("%d of %d questions of %r have no visual tokens", self.unseen, len(asked), split)
-        if not self.rows:
-            raise ValueError(f"Split {split!r} of the instructions holds no usable question; look at data.{split}.")
+        self._split = split
+        self.keep(self.rows)
+
+    def keep(self, rows: list[dict[str, Any]]) -> None:
+        """Go on with these of the rows.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not rows:
+            raise ValueError(
+                f"Split {self._split!r} of the instructions holds no usable question; look at data.{self._split}, and "
+                "at the quarantines of frames, visual tokens and captions."
+            )
+        self.rows = rows
 
     def prompt(self, row: dict[str, Any]) -> Prompt:
         return self.lm.prompt(row["question"], self.tokens.frames(row["video"], self.frame_set))

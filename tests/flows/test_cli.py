@@ -11,10 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.hooks import event
 from flows.views import ViewError
 from storage.errors import LakeError
-from storage.lake import Lake
+from storage.lake import Lake, event
 from tasks.stage import StageError
 
 BLOB, KEYS = "ab" * 32, {"videos": "1" * 16, "frames": "2" * 16, "sft": "3" * 16}

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.hooks import event
-from storage.lake import Lake
+from storage.lake import Lake, event
 from tasks.label_moves import BEGAN, TOLD, latest, moves, standing
 
 OLD, NEW = "a" * 16, "b" * 16

@@ -12,7 +12,7 @@ from tiny import ANSWERS, BASE, LORA, SHAPES, growing_pairs, logprobs_of, prompt
 
 from models.dpo import train_dpo
 from models.on_policy import POLICY
-from models.reward_model import Pair
+from models.pairs import Pair
 from models.settings import DpoSettings
 from models.training import Journal, TrainingError
 from models.video_lm import VideoLM

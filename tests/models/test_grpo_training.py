@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from journals import FolderJournal, outcomes
-from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, shake
+from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, scorer_of, shake
 from torch import Tensor
 
 from models.grpo import REFERENCE, Feedback, Grpo, RankFeedback, RewardFeedback, train_grpo
 from models.on_policy import POLICY
 from models.rankings import Group, NoRanking, Ranking, ranked_by
-from models.reward_model import RewardModel
-from models.sequences import Prompt, Response
+from models.reward_model import RewardModel, RewardPrompt
+from models.sequences import Response
 from models.settings import GrpoSettings, LoraSettings, MonitorLimits, RewardForm, Sampling
 from models.training import Journal, TrainingError
 from models.video_lm import VideoLM
@@ -92,7 +92,7 @@ class LikesAll(LikesFirst):
 class RewardsFirst(RewardModel):
     """Counts how often an answer says first."""
 
-    def score_all(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:  # noqa: ARG002
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:  # noqa: ARG002
         first = self.lm.response_ids("first")[0]
         return torch.tensor([float(list(response).count(first)) for response in responses])
 
@@ -107,7 +107,7 @@ def _ranks(settings: GrpoSettings, ranker: LikesFirst | None = None) -> RankFeed
 
 def _rewards(lm: VideoLM, settings: GrpoSettings) -> RewardFeedback:
     lm.add_adapter("reward", LoraSettings(rank=2, alpha=6), seed=9)
-    return RewardFeedback(RewardsFirst(lm, RewardForm()), settings)
+    return RewardFeedback(scorer_of(RewardsFirst(lm, RewardForm(prompt=""))), settings)
 
 
 def _feedback(kind: str, lm: VideoLM, settings: GrpoSettings) -> Feedback:

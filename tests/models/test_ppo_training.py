@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from journals import FolderJournal, files_of, other_process, outcomes
-from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, shake
+from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, scorer_of, shake
 from torch import Tensor
 
+from miniature import checkpoint
 from models.losses import policy_loss, value_loss
 from models.on_policy import POLICY
 from models.ppo import REWARD, VALUE, Ppo, Rollout, train_ppo
-from models.reward_model import RewardModel
-from models.sequences import Prompt
+from models.reward_model import RewardModel, RewardPrompt
+from models.sequences import Response
 from models.settings import LoraSettings, PpoSettings, RewardForm, Sampling
 from models.training import Journal, Metrics, TrainingError
 from models.video_lm import VideoLM
@@ -36,6 +37,7 @@ SETTINGS = PpoSettings(
     save_every=1,
 )
 TRUTH = "a red circle grows."
+NUMBERS = [0, 1, 2]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _reward(lm: VideoLM, kind: str = "head") -> RewardModel:
     """A reward model with a taste of its own, and a shape that is not the policy's."""
     lm.add_adapter(REWARD, LoraSettings(rank=2, alpha=6), seed=9)
-    reward = RewardModel(lm, RewardForm(kind="head" if kind == "head" else "likelihood"))
+    reward = RewardModel(lm, RewardForm(kind="head" if kind == "head" else "likelihood", prompt=""))
     shake(lm.adapter_parameters(REWARD).values(), seed=10, scale=0.2)
     shake(reward.head.parameters(), seed=11, scale=0.5)
     return reward
@@ -56,7 +58,7 @@ def _reward(lm: VideoLM, kind: str = "head") -> RewardModel:
 def ppo(folder: Path) -> Ppo:
     """PPO at its first iteration; value head and policy already off zero, so that every part shows."""
     lm = VideoLM.load(str(folder))
-    ppo = Ppo(lm, _reward(lm), SETTINGS, seed=0)
+    ppo = Ppo(lm, scorer_of(_reward(lm)), SETTINGS, seed=0)
     shake(ppo.value_head.parameters(), seed=12, scale=0.5)
     shake(lm.adapter_parameters(POLICY).values(), seed=13, scale=0.1)
     return ppo
@@ -64,7 +66,7 @@ def ppo(folder: Path) -> Ppo:
 
 def _train(folder: Path, journal: Journal, out: Path, seed: int = 0, settings: PpoSettings = SETTINGS) -> None:
     lm = VideoLM.load(str(folder))
-    ppo = train_ppo(lm, _reward(lm, "likelihood"), prompts_of(lm), settings, seed, journal)
+    ppo = train_ppo(lm, scorer_of(_reward(lm, "likelihood")), prompts_of(lm), settings, seed, journal)
     for name in (POLICY, VALUE, REWARD):
         ppo.lm.save_adapter(name, out / name, base=BASE)
 
@@ -104,7 +106,7 @@ def test_only_policy_and_value_learn_and_without_them_the_model_is_the_base(fold
     reward = _reward(lm)
     before = {name: value.clone() for name, value in lm.core.named_parameters()}
     head = reward.head.weight.detach().clone()
-    train_ppo(lm, reward, prompts_of(lm), SETTINGS, 0, FolderJournal(tmp_path))
+    train_ppo(lm, scorer_of(reward), prompts_of(lm), SETTINGS, 0, FolderJournal(tmp_path))
     changed = {name for name, value in lm.core.named_parameters() if not torch.equal(value, before.get(name, value))}
     assert not changed
     assert torch.equal(reward.head.weight, head)
@@ -116,19 +118,19 @@ def test_only_policy_and_value_learn_and_without_them_the_model_is_the_base(fold
 
 def test_the_critic_starts_as_the_reward_adapter_with_a_silent_head(folder: Path) -> None:
     lm = VideoLM.load(str(folder))
-    ppo = Ppo(lm, _reward(lm), SETTINGS, seed=0)
+    ppo = Ppo(lm, scorer_of(_reward(lm)), SETTINGS, seed=0)
     judged = lm.adapter_parameters(REWARD)
     copied = {key.replace(f".{VALUE}.", f".{REWARD}."): value for key, value in lm.adapter_parameters(VALUE).items()}
     assert copied.keys() == judged.keys()
     assert all(torch.equal(copied[key], judged[key]) for key in judged)
     assert any(value.any() for key, value in judged.items() if "lora_B" in key)
-    rollout, _ = ppo.rollout(prompts_of(lm), seed=0)
+    rollout, _ = ppo.rollout(prompts_of(lm), 0, NUMBERS)
     assert not rollout.values.any()
 
 
 def test_a_first_rollout_has_no_kl_and_agrees_with_training(folder: Path) -> None:
     lm = VideoLM.load(str(folder))
-    _, metrics = Ppo(lm, _reward(lm), SETTINGS, seed=0).rollout(prompts_of(lm), seed=0)
+    _, metrics = Ppo(lm, scorer_of(_reward(lm)), SETTINGS, seed=0).rollout(prompts_of(lm), 0, NUMBERS)
     assert metrics["kl"] == 0
     assert metrics["rollout_gap"] < 1e-4
     assert metrics["reward"] == pytest.approx(0, abs=1e-5)  # normalised by this very rollout
@@ -136,10 +138,10 @@ def test_a_first_rollout_has_no_kl_and_agrees_with_training(folder: Path) -> Non
 
 def test_rewards_are_measured_by_the_first_rollout(ppo: Ppo) -> None:
     prompts = prompts_of(ppo.lm)
-    _, first = ppo.rollout(prompts, seed=0)
+    _, first = ppo.rollout(prompts, 0, NUMBERS)
     kept = dict(ppo.trainer.numbers)
     shake(ppo.lm.adapter_parameters(POLICY).values(), seed=14, scale=0.1)
-    _, second = ppo.rollout(prompts, seed=1)
+    _, second = ppo.rollout(prompts, 1, NUMBERS)
     assert ppo.trainer.numbers == kept
     assert kept["reward_mean"] == pytest.approx(first["reward_raw"])
     expected = (second["reward_raw"] - kept["reward_mean"]) / kept["reward_deviation"]
@@ -150,7 +152,7 @@ def test_rewards_are_measured_by_the_first_rollout(ppo: Ppo) -> None:
 class LikesRed(RewardModel):
     """Counts how often an answer says red."""
 
-    def score_all(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
         assert len(prompts) == len(responses)
         assert batch_size == 24
         red = self.lm.response_ids("red")[0]
@@ -162,7 +164,7 @@ def test_the_policy_finds_what_is_rewarded(folder: Path, tmp_path: Path) -> None
     reward = LikesRed(lm, _reward(lm).form)
     settings = replace(SETTINGS, iterations=7, prompts=3, samples=8, minibatch=12, forward_batch=24, kl_coef=0.0)
     journal = FolderJournal(tmp_path)
-    train_ppo(lm, reward, prompts_of(lm), settings, 0, journal)
+    train_ppo(lm, scorer_of(reward), prompts_of(lm), settings, 0, journal)
     said = [metrics["reward_raw"] for metrics in journal.curves.values()]
     assert said[0] < 0.3
     assert said[-1] > 1.5  # times an answer
@@ -173,8 +175,8 @@ def test_the_policy_finds_what_is_rewarded(folder: Path, tmp_path: Path) -> None
 def test_the_critic_learns_the_returns(folder: Path) -> None:
     lm = VideoLM.load(str(folder))
     settings = replace(SETTINGS, epochs=12, minibatch=24, value_rate=1e-3, value_clip=float("inf"))
-    ppo = Ppo(lm, _reward(lm), replace(settings, samples=8), seed=0)
-    rollout, _ = ppo.rollout(prompts_of(lm), seed=0)
+    ppo = Ppo(lm, scorer_of(_reward(lm)), replace(settings, samples=8), seed=0)
+    rollout, _ = ppo.rollout(prompts_of(lm), 0, NUMBERS)
     over_epochs = ppo.update(rollout, rng_seed=0)["value_loss"]
     ppo.settings = replace(settings, epochs=1)
     assert ppo.update(rollout, rng_seed=0)["value_loss"] < 0.95 * over_epochs
@@ -183,7 +185,7 @@ def test_the_critic_learns_the_returns(folder: Path) -> None:
 def test_answers_go_on_after_a_question_mark(ppo: Ppo) -> None:
     lm = ppo.lm
     mark, end = lm.tokenizer.convert_tokens_to_ids("?"), lm.tokenizer.eos_token_id
-    rollout, _ = ppo.rollout(prompts_of(lm) * 8, seed=0)
+    rollout, _ = ppo.rollout(prompts_of(lm) * 8, 0, NUMBERS * 8)
     asking = [row for row, response in enumerate(rollout.responses) if mark in response.ids]
     assert asking
     for row in asking:
@@ -201,9 +203,9 @@ def _lengths(rollout: Rollout) -> list[int]:
 
 def test_rollout_values_do_not_depend_on_who_shares_the_forward(ppo: Ppo) -> None:
     prompts = prompts_of(ppo.lm) * 4
-    together, metrics = ppo.rollout(prompts, seed=0)
+    together, metrics = ppo.rollout(prompts, 0, NUMBERS * 4)
     ppo.settings = replace(SETTINGS, forward_batch=1)
-    alone, alone_metrics = ppo.rollout(prompts, seed=0)
+    alone, alone_metrics = ppo.rollout(prompts, 0, NUMBERS * 4)
     assert together.responses == alone.responses
     _lengths(together)
     for name in ("old", "values", "advantages", "returns"):
@@ -212,7 +214,7 @@ def test_rollout_values_do_not_depend_on_who_shares_the_forward(ppo: Ppo) -> Non
 
 
 def test_whitening_counts_response_tokens_only(ppo: Ppo) -> None:
-    rollout, metrics = ppo.rollout(prompts_of(ppo.lm) * 4, seed=0)
+    rollout, metrics = ppo.rollout(prompts_of(ppo.lm) * 4, 0, NUMBERS * 4)
     lengths = _lengths(rollout)
     counted = torch.cat([row[:length] for row, length in zip(rollout.advantages, lengths, strict=True)])
     assert counted.mean().item() == pytest.approx(0, abs=1e-5)
@@ -244,7 +246,7 @@ def test_an_update_sees_no_padding(ppo: Ppo) -> None:
     """One step's losses are the plain means over the tokens of answers that were each computed alone."""
     lm, settings = ppo.lm, replace(SETTINGS, epochs=1, minibatch=100)
     ppo.settings = settings
-    rollout, _ = ppo.rollout(prompts_of(lm) * 2, seed=0)
+    rollout, _ = ppo.rollout(prompts_of(lm) * 2, 0, NUMBERS * 2)
     shake(lm.adapter_parameters(POLICY).values(), seed=14, scale=0.02)  # so that ratios are not one
     shake(lm.adapter_parameters(VALUE).values(), seed=15, scale=0.02)
     expected = _losses_alone(ppo, rollout)
@@ -283,15 +285,15 @@ def test_sampling_that_disagrees_with_training_stops_it(ppo: Ppo, monkeypatch: p
 
     monkeypatch.setattr(ppo.lm, "merge_into_twin", merge_badly)
     with pytest.raises(TrainingError, match=r"disagree by 0\.\d+ nats a token \(limit 0.006\).*Check adapters"):
-        ppo.rollout(prompts_of(ppo.lm), seed=0)
+        ppo.rollout(prompts_of(ppo.lm), 0, NUMBERS)
 
 
 def test_a_stale_twin_is_noticed(ppo: Ppo, monkeypatch: pytest.MonkeyPatch) -> None:
-    ppo.rollout(prompts_of(ppo.lm), seed=0)
+    ppo.rollout(prompts_of(ppo.lm), 0, NUMBERS)
     monkeypatch.setattr(ppo.lm, "merge_into_twin", lambda _name: None)
     shake(ppo.lm.adapter_parameters(POLICY).values(), seed=6, scale=0.1)
     with pytest.raises(TrainingError, match="disagree"):
-        ppo.rollout(prompts_of(ppo.lm), seed=0)
+        ppo.rollout(prompts_of(ppo.lm), 0, NUMBERS)
 
 
 def test_a_policy_of_no_numbers_is_noticed(ppo: Ppo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +302,7 @@ def test_a_policy_of_no_numbers_is_noticed(ppo: Ppo, monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         next(iter(ppo.lm.adapter_parameters(POLICY).values())).fill_(float("nan"))
     with pytest.raises(TrainingError, match="disagree by nan"):
-        ppo.rollout(prompts_of(ppo.lm), seed=0)
+        ppo.rollout(prompts_of(ppo.lm), 0, NUMBERS)
 
 
 def test_too_many_cut_answers_stop_it(ppo: Ppo) -> None:
@@ -308,18 +310,17 @@ def test_too_many_cut_answers_stop_it(ppo: Ppo) -> None:
     with pytest.raises(
         TrainingError, match=r"of the rollout was cut at 2 tokens \(limit 50.0%\). Raise training.sampling"
     ):
-        ppo.rollout(prompts_of(ppo.lm) * 4, seed=0)
+        ppo.rollout(prompts_of(ppo.lm) * 4, 0, NUMBERS * 4)
 
 
 def test_a_cut_answer_is_penalised_and_nothing_else(ppo: Ppo) -> None:
     prompts = prompts_of(ppo.lm) * 4
-    rollout, _ = ppo.rollout(prompts, seed=0)
+    rollout, _ = ppo.rollout(prompts, 0, NUMBERS * 4)
     cut = torch.tensor([not response.finished for response in rollout.responses])
     assert 0 < int(cut.sum()) < len(cut)
-    repeated = [prompt for prompt in prompts for _ in range(SETTINGS.samples)]
-    plain, raw = ppo._rewards(repeated, rollout.responses)
+    plain, raw = ppo._rewards(rollout.read, rollout.responses)
     ppo.settings = replace(SETTINGS, unfinished_penalty=-7.0)
-    penalised, raw_again = ppo._rewards(repeated, rollout.responses)
+    penalised, raw_again = ppo._rewards(rollout.read, rollout.responses)
     assert torch.equal(raw, raw_again)
     assert torch.allclose(penalised - plain, -7.0 * cut, atol=1e-5)
 
@@ -335,8 +336,50 @@ def test_truth_is_measured_for_the_curves_and_teaches_nothing(folder: Path, tmp_
     adapters = []
     for name, measure in (("measured", truth), ("blind", None)):
         lm, journal = VideoLM.load(str(folder)), FolderJournal(tmp_path / name)
-        train_ppo(lm, _reward(lm), prompts_of(lm), SETTINGS, 0, journal, measure)
+        train_ppo(lm, scorer_of(_reward(lm)), prompts_of(lm), SETTINGS, 0, journal, measure)
         adapters.append(list(lm.adapter_parameters(POLICY).values()))
         assert ("reward_true" in journal.curves[1]) == (name == "measured")
     assert all(torch.equal(one, other) for one, other in zip(*adapters, strict=True))
     assert set(asked) == {0, 1, 2}
+
+
+def test_reward_model_and_critic_may_stand_on_a_base_of_their_own(folder: Path, tmp_path: Path) -> None:
+    lm, larger = VideoLM.load(str(folder)), VideoLM.load(str(_another(tmp_path / "larger")))
+    scorer = scorer_of(_reward(larger), lm)
+    ppo = Ppo(lm, scorer, SETTINGS, seed=0)
+    assert not lm.adapter_parameters(VALUE)
+    assert not larger.adapter_parameters(POLICY)
+    shake(ppo.value_head.parameters(), seed=12, scale=0.5)
+    rollout, metrics = ppo.rollout(prompts_of(lm), 0, NUMBERS)
+    alone = scorer.reward.score(rollout.read, [response.ids for response in rollout.responses])
+    assert metrics["reward_raw"] == pytest.approx(alone.mean().item(), abs=1e-4)
+    before = [value.clone() for value in larger.adapter_parameters(VALUE).values()]
+    ppo.update(rollout, rng_seed=0)
+    assert not all(map(torch.equal, before, larger.adapter_parameters(VALUE).values()))
+    larger.use(VALUE)
+    assert torch.equal(rollout.values != 0, rollout.mask)
+
+
+def test_a_critic_that_speaks_other_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    lm, other = VideoLM.load(str(folder)), VideoLM.load(str(_another(tmp_path / "other")))
+    other.tokenizer.add_tokens(["unheard"])
+    with pytest.raises(ValueError, match=r"their tokenizers differ\. Choose a reward model of the policy's family"):
+        Ppo(lm, scorer_of(_reward(other), lm), SETTINGS, seed=0)
+
+
+def test_another_tokenizer_reads_the_text_and_a_cut_answer_gets_no_end(folder: Path, tmp_path: Path) -> None:
+    lm, other = VideoLM.load(str(folder)), VideoLM.load(str(_another(tmp_path / "other")))
+    other.tokenizer.add_tokens(["unheard"])
+    scorer = scorer_of(_reward(other), lm)
+    prompts, text = scorer.read([0], 2), "it is red."
+    ids = other.response_ids(text)
+    answers = [Response((5, 6), text, finished=True), Response((5,), text, finished=False)]
+    expected = [scorer.reward.score(prompts[:1], [each]).item() for each in (ids, ids[:-1])]
+    assert scorer.score(prompts, answers, batch_size=2).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def _another(folder: Path) -> Path:
+    model = checkpoint.new_model(4, seed=7)
+    shake(model.parameters(), seed=8, scale=0.05)
+    checkpoint.save(model, folder)
+    return folder

@@ -278,7 +278,7 @@ def test_a_reply_that_the_limit_cuts_and_an_answer_with_the_placeholder_are_told
 def reward(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
     lm = VideoLM.load(str(save_random(tmp_path_factory.mktemp("reward"))))
     lm.add_adapter(ADAPTER, LORA, seed=0)
-    reward = RewardModel(lm, RewardForm(kind="head"))
+    reward = RewardModel(lm, RewardForm(kind="head", prompt=""))
     shake([*lm.adapter_parameters(ADAPTER).values(), *reward.head.parameters()], seed=2, scale=0.2)
     return reward
 
@@ -288,7 +288,7 @@ def test_rewards_are_sorted_and_a_repeated_answer_shares_its_rank(reward: Reward
     frames = lm.encode(random_frames(4))
     one = group(ANSWERS, frames=frames, context="not read")
     (ranking, shuffled) = ranked(RewardRanker(reward), one, replace(one, answers=ANSWERS[::-1]))
-    prompts = [lm.prompt(QUESTION, frames)] * 4
+    prompts = [reward.prompt(QUESTION, frames, None)] * 4
     scores = reward.score_all(prompts, [lm.response_ids(answer) for answer in ANSWERS], 4).tolist()
     assert ranking.scores == pytest.approx(scores, abs=1e-5)
     assert ranking.scores is not None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,20 +17,28 @@ from tiny import (
     LORA,
     SHAPES,
     adapt,
-    growing_pairs,
     logprobs_of,
     prompts_of,
+    read_by,
+    reward_pairs,
     save_random,
     shake,
 )
 
-from models.reward_model import ADAPTER, RewardModel, calibration_error, train_reward_model
+from models.reward_model import ADAPTER, RewardModel
+from models.reward_training import (
+    calibration_error,
+    measured,
+    new_reward_model,
+    score_pairs,
+    train_reward_model,
+)
 from models.settings import RewardForm, RewardSettings
 from models.training import Journal
 from models.video_lm import VideoLM
 
 HEAD = RewardForm(kind="head", prompt="is this answer correct?")
-LIKELIHOOD = RewardForm(kind="likelihood")
+LIKELIHOOD = RewardForm(kind="likelihood", prompt="")
 SETTINGS = RewardSettings(
     form=LIKELIHOOD, lora=LORA, steps=5, batch_size=2, rate=5e-3, warmup=2, max_norm=1.0, save_every=2
 )
@@ -45,7 +56,8 @@ def lm(folder: Path) -> VideoLM:
 
 def _train(folder: Path, journal: Journal, out: Path, seed: int = 0, settings: RewardSettings = SETTINGS) -> None:
     lm = VideoLM.load(str(folder))
-    reward, _ = train_reward_model(lm, growing_pairs(lm), [], settings, seed, journal)
+    reward = new_reward_model(lm, settings, seed)
+    train_reward_model(reward, reward_pairs(reward), settings, seed, journal)
     reward.save(out, base=BASE)
 
 
@@ -55,9 +67,10 @@ def test_it_learns_an_obvious_preference_and_keeps_it_where_it_was_not_taught(
 ) -> None:
     journal = FolderJournal(tmp_path)
     settings = replace(SETTINGS, form=form, steps=30, batch_size=6, save_every=30)
-    taught, unseen = growing_pairs(lm, SHAPES[:2]), growing_pairs(lm, SHAPES[2:], seed=1)
-    _, metrics = train_reward_model(lm, taught, unseen, settings, 0, journal)
-    assert metrics["held_out_pairs"] == len(unseen)
+    reward = new_reward_model(lm, settings, 0)
+    train_reward_model(reward, reward_pairs(reward, SHAPES[:2]), settings, 0, journal)
+    unseen = reward_pairs(reward, SHAPES[2:], seed=1)
+    metrics = measured(*score_pairs(reward, unseen, 3), unseen)
     assert metrics["held_out_accuracy"] == 1
     assert metrics["held_out_margin"] > 1
     assert metrics["held_out_calibration_error"] < 0.3
@@ -109,7 +122,7 @@ def _shaken(lm: VideoLM, form: RewardForm) -> RewardModel:
 @pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
 def test_a_score_does_not_depend_on_the_neighbours_padding(lm: VideoLM, form: RewardForm) -> None:
     reward = _shaken(lm, form)
-    prompts, answers = prompts_of(lm), [lm.response_ids(text) for text in ANSWERS]
+    prompts, answers = read_by(reward), [lm.response_ids(text) for text in ANSWERS]
     together = reward.score_all(prompts, answers, batch_size=3)
     alone = [reward.score([prompt], [answer]).item() for prompt, answer in zip(prompts, answers, strict=True)]
     assert len({round(score, 3) for score in alone}) == 3
@@ -123,23 +136,28 @@ def test_the_likelihood_form_starts_as_self_preference_and_the_head_form_at_zero
     lm.add_adapter(ADAPTER, LORA, seed=3)
     expected = LIKELIHOOD.likelihood_scale * (logprobs.sum(1) / mask.sum(1))
     with torch.no_grad():
-        started = RewardModel(lm, LIKELIHOOD).score(prompts, answers)
+        started = _started(lm, LIKELIHOOD, answers)
         assert started.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
         # A further turn is read, never counted as something that the answer said.
-        asked = RewardModel(lm, replace(LIKELIHOOD, prompt="is this answer correct?")).score(prompts, answers)
+        asked = _started(lm, replace(LIKELIHOOD, prompt="is this answer correct?"), answers)
         assert asked.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-        assert not RewardModel(lm, HEAD).score(prompts, answers).any()
+        assert not _started(lm, HEAD, answers).any()
+
+
+def _started(lm: VideoLM, form: RewardForm, answers: list[tuple[int, ...]]) -> torch.Tensor:
+    reward = RewardModel(lm, form)
+    return reward.score(read_by(reward), answers)
 
 
 def test_a_reward_prompt_is_the_last_thing_that_the_head_reads(lm: VideoLM) -> None:
     reward = _shaken(lm, HEAD)
-    prompts, answers = prompts_of(lm), [lm.response_ids(text) for text in ANSWERS]
+    answers = [lm.response_ids(text) for text in ANSWERS]
     bare = RewardModel(lm, replace(HEAD, prompt=""))
     bare.head.load_state_dict(reward.head.state_dict())
     turn = lm.next_turn_ids(HEAD.prompt)
-    by_hand = bare.score(prompts, [(*answer, *turn) for answer in answers])
-    assert torch.equal(reward.score(prompts, answers), by_hand)
-    assert not torch.equal(by_hand, bare.score(prompts, answers))
+    by_hand = bare.score(read_by(bare), [(*answer, *turn) for answer in answers])
+    assert torch.equal(reward.score(read_by(reward), answers), by_hand)
+    assert not torch.equal(by_hand, bare.score(read_by(bare), answers))
 
 
 @pytest.mark.parametrize("form", [HEAD, LIKELIHOOD], ids=["head", "likelihood"])
@@ -148,12 +166,12 @@ def test_a_saved_reward_model_scores_the_same_when_loaded(
 ) -> None:
     reward = _shaken(lm, form)
     answers = [lm.response_ids(text) for text in ANSWERS]
-    expected = reward.score(prompts_of(lm), answers)
+    expected = reward.score(read_by(reward), answers)
     reward.save(tmp_path / "reward", base=BASE)
     fresh = VideoLM.load(str(folder))
     loaded = RewardModel.load(fresh, tmp_path / "reward")
     assert loaded.form == form
-    assert torch.equal(loaded.score(prompts_of(fresh), answers), expected)
+    assert torch.equal(loaded.score(read_by(loaded), answers), expected)
 
 
 def test_an_adapter_without_a_head_is_refused_as_reward_model(folder: Path, lm: VideoLM, tmp_path: Path) -> None:
@@ -171,3 +189,50 @@ def test_confidence_is_compared_with_how_often_it_is_right() -> None:
     assert calibration_error(margins) == pytest.approx(0, abs=1e-6)
     assert calibration_error(torch.cat([margins, sure])) == pytest.approx(0, abs=1e-6)
     assert calibration_error(torch.zeros(4)) == 0.5, "without a preference it is never right"
+
+
+WORDS = replace(HEAD, words=("yes", "no"))
+
+
+def test_a_head_may_start_from_what_the_language_model_would_reply(lm: VideoLM, tmp_path: Path) -> None:
+    reward = new_reward_model(lm, replace(SETTINGS, form=WORDS), 0)
+    answers = [lm.response_ids(text) for text in ANSWERS]
+    prompts = read_by(reward)
+    hidden = lm.hidden(prompts, [(*answer, *prompt.turn) for prompt, answer in zip(prompts, answers, strict=True)])
+    yes, no = (lm.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+    logits = lm.core.get_output_embeddings()(hidden.last)
+    assert reward.score(prompts, answers).tolist() == pytest.approx((logits[:, yes] - logits[:, no]).tolist(), abs=1e-4)
+    reward.save(tmp_path / "reward", base=BASE)
+    assert json.loads((tmp_path / "reward" / "reward_form.json").read_text())["words"] == ["yes", "no"]
+    with pytest.raises(ValueError, match=r"'yes and no' is 3 tokens, or an unknown one"):
+        RewardModel(lm, replace(HEAD, words=("yes and no", "no")))
+
+
+@pytest.mark.parametrize("where", ["question", "prompt"])
+def test_a_narrative_is_read_where_the_form_has_a_place_and_only_if_it_says_so(lm: VideoLM, where: str) -> None:
+    asked = {"question": "{question}", "prompt": "is this answer correct?"}
+    form = RewardForm(**{**asked, where: f"{{context}} {asked[where]}"}, context="context: {narrative}")
+    told = "a red circle grows."
+    blind, seeing = _shaken(lm, form), RewardModel(lm, replace(form, rm_context="narrative"))
+    seeing.head.load_state_dict(blind.head.state_dict())
+    answers = [lm.response_ids(text) for text in ANSWERS]
+    without = blind.score(read_by(blind), answers)
+    assert torch.equal(blind.score(read_by(blind, told), answers), without)
+    assert not torch.equal(seeing.score(read_by(seeing, told), answers), without)
+    with pytest.raises(ValueError, match=r"reads the narrative, and there is none for the question 'what color"):
+        read_by(seeing)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"question": "what?"}, "question needs {question}"),
+        ({"prompt": "{answer}"}, "may hold {context}, and nothing else in braces"),
+        ({"context": "none"}, "context needs {narrative}"),
+        ({"rm_context": "narrative", "prompt": ""}, "rm_context narrative needs a place for it"),
+        ({"prompt": "{"}, "write {{ or }} for a brace"),
+    ],
+)
+def test_texts_that_cannot_be_filled_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        RewardForm(**wrong)

@@ -13,8 +13,8 @@ from journals import files_of
 from torch import Tensor, nn
 
 from models.training import (
+    NotFiniteError,
     Trainer,
-    TrainingError,
     batches_by_length,
     in_batches,
     linear_schedule,
@@ -43,7 +43,7 @@ def _go(trainer: Trainer, until: int) -> None:
     while trainer.step < until:
         trainer.set_rates(linear_schedule(trainer.step, STEPS, warmup=2, final=0.1))
         for group in trainer.groups:
-            trainer.numbers[group] = trainer.update(_loss(trainer, group), group)
+            trainer.numbers[group] = trainer.update(_loss(trainer, group), group, [])
         trainer.step += 1
 
 
@@ -69,7 +69,7 @@ def test_a_loaded_state_continues_bit_for_bit(stop: int, tmp_path: Path) -> None
 def test_a_step_lowers_the_loss_and_clips_the_gradient() -> None:
     trainer = _trainer()
     before = _loss(trainer, "policy")
-    norm = trainer.update(_loss(trainer, "policy") * 1000, "policy")
+    norm = trainer.update(_loss(trainer, "policy") * 1000, "policy", [])
     assert norm > trainer.max_norm
     assert _loss(trainer, "policy") < before
 
@@ -83,8 +83,10 @@ def test_what_is_not_finite_stops_training_and_changes_nothing(what: str, tmp_pa
     weight = trainer.groups["policy"]["weight"]
     bad = weight.sum() * math.nan if what == "loss" else (weight * 0).sqrt().sum()  # 0, but its slope has no limit
     assert bool(torch.isfinite(bad)) == (what == "gradient")
-    with pytest.raises(TrainingError, match=r"policy: loss .* after 2 steps are not finite. Lower the learning rate"):
-        trainer.update(bad, "policy")
+    told = r"policy: loss .* after 2 steps are not finite. Lower the learning rate"
+    with pytest.raises(NotFiniteError, match=told) as stopped:
+        trainer.update(bad, "policy", [7, 3, 7])
+    assert stopped.value.items == [3, 7]
     assert _state(trainer, tmp_path / "after") == before
     _go(trainer, 3)
     _go(calm, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from miniature import checkpoint
 from models.families import VideoFrames
-from models.reward_model import Pair
+from models.pairs import Pair
+from models.reward_model import RewardModel, RewardPrompt, Scorer
 from models.sequences import Prompt
 from models.settings import LoraSettings
 from models.video_lm import VideoLM
@@ -27,6 +29,7 @@ BASE = "/the/base/of/these/tests"  # a folder: PEFT would look a bare name up in
 LORA = LoraSettings(rank=4, alpha=8)
 COLORS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "triangle", "cross")
+AnyPrompt = TypeVar("AnyPrompt", bound=Prompt)
 
 
 def save_random(folder: Path) -> Path:
@@ -62,9 +65,28 @@ def prompts_of(lm: VideoLM, frames: VideoFrames | None = None) -> list[Prompt]:
     return [lm.prompt(text, tokens[shown]) for text, shown in zip(QUESTIONS, SHOWN, strict=True)]
 
 
-def growing_pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair]:
+def read_by(reward: RewardModel, narrative: str | None = None) -> list[RewardPrompt]:
+    """The same questions as a reward model reads them."""
+    tokens = reward.lm.encode(random_frames())
+    return [reward.prompt(text, tokens[shown], narrative) for text, shown in zip(QUESTIONS, SHOWN, strict=True)]
+
+
+def scorer_of(reward: RewardModel, policy: VideoLM | None = None) -> Scorer:
+    return Scorer(reward, read_by(reward), policy or reward.lm)
+
+
+def growing_pairs(lm: VideoLM, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair[Prompt]]:
     """Growing is better than shrinking, whatever the colour and shape; both answers are of one length."""
-    prompt = lm.prompt("what happens first?", lm.encode(random_frames(2, seed)))
+    return _growing(lm, lm.prompt("what happens first?", lm.encode(random_frames(2, seed))), shapes)
+
+
+def reward_pairs(reward: RewardModel, shapes: tuple[str, ...] = SHAPES, seed: int = 0) -> list[Pair[RewardPrompt]]:
+    """The same for a reward model."""
+    lm = reward.lm
+    return _growing(lm, reward.prompt("what happens first?", lm.encode(random_frames(2, seed)), None), shapes)
+
+
+def _growing(lm: VideoLM, prompt: AnyPrompt, shapes: tuple[str, ...]) -> list[Pair[AnyPrompt]]:
     return [
         Pair(prompt, *(lm.response_ids(f"a {color} {shape} {action}.") for action in ("grows", "shrinks")))
         for color in COLORS

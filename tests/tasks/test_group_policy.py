@@ -16,7 +16,7 @@ from tasks.group_policy import Groups, GrpoConfig, policy_by_ranks, policy_by_re
 from tasks.model_ref import ModelRef
 from tasks.preferences import PreferencesConfig
 from tasks.rankings import RankSettings
-from tasks.reward_model import RewardConfig, reward_model
+from tasks.reward_model import RewardConfig, RewardSource, reward_model
 from tasks.stage import RunContext, StageResult
 from tasks.tokens import VisualTokens
 from tasks.training import Questions, Training
@@ -196,7 +196,8 @@ def test_a_reward_model_trains_a_policy_without_a_critic(
     short = RewardConfig.model_validate(
         {"training": {"steps": 2, "batch_size": 2, "save_every": 2, "held_out": 0.0, "warmup": 1, "rate": 1e-3}}
     )
-    scored = reward_model(ctx, short, labels, asked, seen[0], base_model(), "arm")
-    done = policy_by_rewards(ctx, config(), scored, asked, seen[0], base_model(), "arm")
+    scored = reward_model(ctx, short, labels, None, asked, seen[0], base_model(), "arm")
+    reward = RewardSource.of(scored, short, None, seen[0], base_model())
+    done = policy_by_rewards(ctx, config(), reward, asked, seen[0], base_model(), "arm")
     assert done.ok == 1
     assert len(metrics(ctx, done.key, "reward_raw")) == 2

@@ -1,0 +1,114 @@
+"""Training of a reward model on preferences, and what is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.losses import bradley_terry
+from models.pairs import Pair
+from models.reward_model import ADAPTER, RewardModel, RewardPrompt
+from models.settings import RewardSettings
+from models.training import Journal, Trainer, linear_schedule, passes
+from models.video_lm import VideoLM
+
+RewardPair = Pair[RewardPrompt]
+
+
+def new_reward_model(lm: VideoLM, settings: RewardSettings, seed: int) -> RewardModel:
+    """A reward model with a fresh adapter, before any training."""
+    lm.add_adapter(ADAPTER, settings.lora, seed)
+    return RewardModel(lm, settings.form)
+
+
+def train_reward_model(
+    reward: RewardModel,
+    pairs: Sequence[RewardPair],
+    settings: RewardSettings,
+    seed: int,
+    journal: Journal,
+) -> None:
+    """Train adapter and head of a reward model on preferences.
+
+    Args:
+        reward: fresh, or one that was trained before.
+        pairs: to learn from, with prompts that `reward.prompt` made.
+        settings: see RewardSettings.
+        seed: of the order of the pairs.
+        journal: keeps states and curves.
+    """
+    lm = reward.lm
+    lm.use(ADAPTER)
+    weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
+    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm)
+    trainer.resume(journal)
+    while trainer.step < settings.steps:
+        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
+        trainer.set_rates(factor)
+        drawn = passes(len(pairs), settings.batch_size, seed, trainer.step)
+        chosen, rejected = _score(reward, [pairs[i] for i in drawn])
+        loss = bradley_terry(chosen, rejected, settings.centering)
+        norm = trainer.update(loss, ADAPTER, drawn)
+        trainer.step += 1
+        accuracy = (chosen > rejected).float().mean().item()
+        margin = (chosen - rejected).mean().item()
+        journal.log(
+            trainer.step,
+            {"loss": loss.item(), "accuracy": accuracy, "margin": margin, "gradient_norm": norm},
+        )
+        trainer.keep(journal, settings.save_every, settings.steps)
+
+
+def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], batch_size: int) -> tuple[Tensor, Tensor]:
+    """Rewards of the chosen and of the rejected answers, [N] each, without gradients; N at least 1."""
+    scored = []
+    with torch.no_grad():  # batch by batch: all pairs' visual tokens at once would not fit
+        for start in range(0, len(pairs), batch_size):
+            scored.append(_score(reward, [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))]))
+    chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
+    return chosen, rejected
+
+
+def _score(reward: RewardModel, pairs: Sequence[RewardPair]) -> tuple[Tensor, Tensor]:
+    prompts = [pair.prompt for pair in pairs] * 2
+    scores = reward.score(prompts, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+    return scores[: len(pairs)], scores[len(pairs) :]
+
+
+def measured(chosen: Tensor, rejected: Tensor, pairs: Sequence[RewardPair]) -> dict[str, float]:
+    """What is told of held-out pairs and their rewards [N]; the margin also by which answer is the longer one."""
+    margin = chosen - rejected
+    longer = torch.tensor([len(pairs[i].chosen) - len(pairs[i].rejected) for i in range(len(pairs))])
+    by_length = {
+        f"held_out_margin_{name}": float(margin[those].mean())
+        for name, those in (("longer", longer > 0), ("shorter", longer < 0))
+        if those.any()
+    }
+    return {
+        "held_out_accuracy": float((margin > 0).float().mean()),
+        "held_out_margin": float(margin.mean()),
+        "held_out_loss": float(bradley_terry(chosen, rejected)),
+        "held_out_calibration_error": calibration_error(margin),
+        "mean_reward": float(torch.cat([chosen, rejected]).mean()),
+        **by_length,
+    }
+
+
+def calibration_error(margins: Tensor, bins: int = 10) -> float:
+    """How far a reward model's confidence is from how often it is right: the expected calibration error.
+
+    Confidence is sigmoid(|margin|), from one half up; a pair is right where its margin is positive. Pairs are binned by
+    confidence, and each bin's |share right - mean confidence| weighs by its pairs.
+
+    Args:
+        margins: chosen less rejected [N], N at least 1.
+        bins: of equal width between one half and 1.
+
+    Source: https://arxiv.org/abs/1706.04599 equation 3.
+    """
+    confidence, right = margins.abs().sigmoid().double(), (margins > 0).double()
+    place = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=margins.device).index_add(0, place, right - confidence)
+    return float(gaps.abs().sum() / len(margins))
