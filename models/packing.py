@@ -1,0 +1,108 @@
+"""Answers to one prompt in one row: the prompt, with its video, is computed once for all of them.
+
+A row holds a prompt and, behind it, every answer to it. Each answer sees the prompt and itself, and its positions go on
+from the prompt's, so that it gets what it would get in a row of its own; only the work is less. Gradients flow as they
+would: the prompt's are the sum over its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.sequences import Prompt
+
+
+@dataclass(frozen=True)
+class Packed:
+    """B answers in N rows of at most L tokens; R is the longest answer.
+
+    Attributes:
+        prompts: each row's prompt.
+        ids: tokens [N, L], padded on the right.
+        mask: 1 at real tokens [N, L].
+        positions: [N, L], of a token in its prompt and answer.
+        segments: [N, L]: 0 for the prompt, k for its k-th answer, -1 for padding.
+        row: each answer's row [B].
+        before: columns [B, R] of the states from which an answer's tokens are predicted, 0 where masked.
+        last: column [B] of each answer's last token.
+        response_ids: the answers' tokens [B, R].
+        response_mask: True at them [B, R].
+    """
+
+    prompts: list[Prompt]
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    segments: Tensor
+    row: Tensor
+    before: Tensor
+    last: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+
+    @property
+    def shared(self) -> bool:
+        """Whether any row holds more than one answer."""
+        return len(self.row) > len(self.prompts)
+
+    def attention(self, dtype: torch.dtype) -> Tensor:
+        """The attention mask of a forward: `mask`, or, where rows are shared, [N, 1, L, L] to add to the scores."""
+        if not self.shared:
+            return self.mask
+        queries, keys = self.segments[:, :, None], self.segments[:, None, :]
+        length = self.ids.shape[1]
+        before = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).tril()
+        seen = before & ((keys == 0) | (keys == queries))  # Padding sees its prompt: softmax of nothing is no number.
+        added = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return added.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def pack_answers(
+    prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], pad: int, device: torch.device, *, share: bool = True
+) -> Packed:
+    """Rows of prompts with their answers.
+
+    Args:
+        prompts: one an answer; those that are the same object share a row.
+        responses: the answers' tokens, at least one each.
+        pad: token that fills up.
+        device: where the tensors are made.
+        share: False: a row an answer all the same.
+    """
+    answers: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        answers.setdefault(id(prompt) if share else number, []).append(number)
+    rows: list[list[tuple[int, int, int]]] = []  # Token, position and segment.
+    row, first = [0] * len(prompts), [0] * len(prompts)
+    for place, group in enumerate(answers.values()):
+        head = prompts[group[0]].ids
+        tokens = [(token, at, 0) for at, token in enumerate(head)]
+        for segment, number in enumerate(group, start=1):
+            row[number], first[number] = place, len(tokens)
+            tokens += [(token, len(head) + at, segment) for at, token in enumerate(responses[number])]
+        rows.append(tokens)
+    length, width = max(map(len, rows)), max(map(len, responses))
+    filled = torch.tensor([tokens + [(pad, 0, -1)] * (length - len(tokens)) for tokens in rows], device=device)
+    sizes = torch.tensor([len(response) for response in responses], device=device)
+    starts = torch.tensor(first, device=device)
+    steps = torch.arange(width, device=device)
+    mask = steps < sizes[:, None]
+    before = torch.where(mask, starts[:, None] + steps - 1, 0)
+    before[:, 0] = torch.tensor([len(prompt.ids) - 1 for prompt in prompts], device=device)  # of the prompt's end
+    padded = [[*response, *[pad] * (width - len(response))] for response in responses]
+    return Packed(
+        prompts=[prompts[group[0]] for group in answers.values()],
+        ids=filled[..., 0],
+        mask=(filled[..., 2] >= 0).long(),
+        positions=filled[..., 1],
+        segments=filled[..., 2],
+        row=torch.tensor(row, device=device),
+        before=before,
+        last=starts + sizes - 1,
+        response_ids=torch.tensor(padded, device=device),
+        response_mask=mask,
+    )
