@@ -279,7 +279,7 @@ def test_the_frames_of_the_set_reach_the_ranker(
         lm, ctx.lake.blobs.folder(ctx.lake.table("checkpoints").read(reward.key)["blob"][0].as_py())
     )
     for outcome, (video, scene) in zip(outcomes, VIDEOS.items(), strict=True):
-        prompt = lm.prompt(ASKED.text, lm.encode(render(scene)[list(FRAMES["2"])]))
+        prompt = model.prompt(ASKED.text, lm.encode(render(scene)[list(FRAMES["2"])]), None)
         texts = texts_of(video)[:3]
         expected = model.score_all([prompt] * 3, [lm.response_ids(text) for text in texts], 3).tolist()
         assert [each["score"] for each in outcome.rows or []][:3] == pytest.approx(expected, abs=1e-4)
