@@ -305,7 +305,6 @@ def test_a_method_names_what_it_lacks(
     "changes",
     [
         {"method": "vote"},
-        {"method": "reward", "narrative": True},
         {"method": "truth", "narrative": True},
         {"method": "tournament", "judging": {"max_pairs": 2}},
         {"prompts": {"listwise": "{question}"}},
