@@ -12,6 +12,7 @@ from storage.places import absolute
 from tasks.agreement import AgreementConfig
 from tasks.audit_limits import AuditConfig
 from tasks.benchmark import BenchmarkConfig
+from tasks.boards import TrackerName
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
@@ -60,6 +61,12 @@ class RunConfig(BaseModel):
         description="How often quarantined items are tried again, also those of earlier runs of this lake; raise it by "
         "one after a time limit, a full memory or a lost disk was the reason. What comes after a stage is done again "
         "only where an item was healed.",
+    )
+
+    trackers: tuple[TrackerName, ...] = Field(
+        (),
+        description="Where training curves are shown besides TensorBoard: mlflow, wandb. They must be installed, and "
+        "take server, project and key from their own variables (MLFLOW_*, WANDB_*).",
     )
 
     @property

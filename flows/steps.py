@@ -20,6 +20,7 @@ from flows.s3_block import s3_environment
 from flows.secrets import put_keys
 from flows.views import UNENDED, runs
 from storage.lake import event
+from tasks.boards import Shown, check_installed
 from tasks.fanout import WorkerPool
 from tasks.prepare import PrepareConfig, prepare
 from tasks.progress import TerminalProgress
@@ -158,6 +159,7 @@ def opened(
     The workers are given what the blocks of the run and of its `endpoints` hold.
     """
     began = time.monotonic()
+    check_installed(run.trackers)
     speak()
     with (
         s3_environment(run.s3_block) as of_block,
@@ -167,7 +169,8 @@ def opened(
         ShownProgress(terminal) as progress,
     ):
         shared = (run.max_quarantined, run.seed, run.retries)
-        ctx = RunContext(run.lake_root, run.name, pool, progress, *shared, boards=run.results / "tensorboard")
+        boards = Shown(run.results / "tensorboard", run.trackers, run.name)
+        ctx = RunContext(run.lake_root, run.name, pool, progress, *shared, boards=boards)
         _say_who_is_here(ctx.lake)
         ctx.lake.log([event(run.name, "run_started", detail=json.dumps({"flow": flow, **run.model_dump()}))])
         if data is not None and _prepare(data, progress):

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
 from storage.lake import Lake, event
 from storage.tables import Table
+from tasks.boards import NOWHERE, Shown
 from tasks.expense import NOTHING, Bill, Expense
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
 from tasks.progress import Progress
@@ -144,7 +144,7 @@ class RunContext:
 
     `max_quarantined` is a fraction of a stage's items; `retries` says how often quarantined items are tried again.
     A run that `looks_only` asks what there is to do: it has no workers, writes nothing, and bothers nobody. Training
-    curves are copied into the folder `boards` for TensorBoard, where there is one.
+    curves are copied to the places that `boards` names.
     """
 
     lake_root: str
@@ -155,7 +155,7 @@ class RunContext:
     seed: int
     retries: int = 0
     looks_only: bool = False
-    boards: Path | None = None
+    boards: Shown = NOWHERE
 
     @cached_property
     def lake(self) -> Lake:
