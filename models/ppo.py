@@ -21,7 +21,7 @@ from models.advantages import (
     token_rewards,
     whiten,
 )
-from models.losses import policy_loss, value_loss
+from models.losses import entropy, masked_mean, policy_loss, value_loss
 from models.on_policy import POLICY, Sampled, Truth, in_columns, lengths_and_ends, minibatches, sample, train_on_policy
 from models.reward_model import RewardPrompt, Scorer
 from models.sequences import Prompt, Response
@@ -114,8 +114,13 @@ class Ppo:
         width = max(map(len, responses))
         at = (chosen, slice(0, width))
         self.lm.use(POLICY)
-        new, mask = self.lm.logprobs(prompts, responses, temperature=settings.sampling.temperature)
-        loss, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip)
+        hidden, temperature = self.lm.hidden(prompts, responses), settings.sampling.temperature
+        new, mask = self.lm.logprobs_from(hidden, temperature=temperature)
+        surrogate, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip)
+        loss = surrogate
+        if settings.entropy_coef:
+            spread = entropy(self.lm.logits(hidden.before_response) / temperature)
+            loss = loss - settings.entropy_coef * masked_mean(spread, mask)
         norm = self.trainer.update(loss, POLICY, numbers)
         self.critic.use(VALUE)
         read = [rollout.read[i] for i in chosen]
@@ -123,7 +128,7 @@ class Ppo:
         critic_loss = value_loss(values, rollout.values[at], rollout.returns[at], mask, settings.value_clip)
         self.trainer.update(critic_loss, VALUE, numbers)
         return {
-            "policy_loss": loss.item(),
+            "policy_loss": surrogate.item(),
             "value_loss": critic_loss.item(),
             "clip_fraction": clipped.item(),
             "gradient_norm": norm,

@@ -138,8 +138,18 @@ class Scorer:
         return [prompt for number in numbers for prompt in [self._prompts[number]] * samples]
 
     def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], batch_size: int) -> Tensor:
-        """Rewards [B] of answers that a policy sampled, whatever its tokenizer."""
-        return self.reward.score_all(prompts, [self._ids(response) for response in responses], batch_size)
+        """Rewards [B] of answers that a policy sampled, whatever its tokenizer.
+
+        An answer that was sampled twice is scored once: rounding would tell equals apart, and groups of equals would
+        then seem to have something to teach.
+        """
+        asked: dict[tuple[int, tuple[int, ...]], int] = {}
+        for prompt, response in zip(prompts, responses, strict=True):
+            asked.setdefault((id(prompt), self._ids(response)), len(asked))
+        known = {id(prompt): prompt for prompt in prompts}
+        rewards = self.reward.score_all([known[key] for key, _ in asked], [ids for _, ids in asked], batch_size)
+        pairs = zip(prompts, responses, strict=True)
+        return rewards[[asked[id(prompt), self._ids(response)] for prompt, response in pairs]]
 
     def _ids(self, response: Response) -> tuple[int, ...]:
         if self.same_tokens:

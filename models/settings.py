@@ -285,6 +285,7 @@ class PolicySettings:
     kl_coef: NotNegative = field(default=0.1, metadata=_told("Weight of the KL penalty against the reference."))
     kl_estimator: KlEstimator = field(default="k1_clamped", metadata=_told("Per-token estimate of the KL divergence."))
     clip: Positive = field(default=0.2, metadata=_told("How far the probability ratio may move."))
+    entropy_coef: NotNegative = field(default=0.0, metadata=_told("Weight of an entropy bonus, a nat a token."))
     max_norm: Positive = field(default=1.0, metadata=_told("Gradients are clipped to this norm."))
     max_gap: Positive = field(
         default=0.006,
@@ -364,8 +365,6 @@ class GrpoSettings(PolicySettings):
     """By ranks, mode paper: what happens to ratios above 1."""
     standardise: bool = True
     """By ranks: divide advantages by their group's deviation."""
-    entropy_coef: NotNegative = 0.0
-    """Weight of an entropy bonus."""
     reference: Literal["start", "epoch"] = "start"
     """What the KL penalty holds to: the model before training, or the policy at the start of each pass of questions."""
     unfinished_penalty: float = 0.0

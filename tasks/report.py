@@ -23,6 +23,7 @@ from tasks.report_checks import Check, Economy, checks_of, economy_of
 from tasks.report_cost import Costs, costs_of
 from tasks.report_data import Arm, Curve, Graph, StageRow, arms_of, curves_of, stages_of, working_seconds
 from tasks.report_pairs import Pair, pairs_of
+from tasks.report_rewards import Reward, rewards_of
 from tasks.report_scores import Checkpoint, Condition, checkpoints_of, conditions_of, headline
 from tasks.stage import RunContext, StageResult
 from tasks.summary import summary_of
@@ -58,6 +59,7 @@ class Page:
     checkpoints: list[Checkpoint]
     policy_curves: list[Curve]
     reward_curves: list[Curve]
+    rewards: list[Reward]
     sft_curves: list[Curve]
     conditions: list[Condition]
     audited: list[Finding]
@@ -141,6 +143,7 @@ def _page(
         checkpoints=checkpoints,
         policy_curves=curves_of(lake, graph.policies),
         reward_curves=curves_of(lake, graph.rewards),
+        rewards=rewards_of(lake, graph.rewards),
         sft_curves=[] if graph.sft is None else curves_of(lake, {"sft": graph.sft}),
         conditions=conditions_of(lake, graph.agreement, arms, parameters),
         audited=[finding for result in graph.audits.values() for finding in read_audit(lake, result.ref)],

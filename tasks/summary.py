@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def summary_of(page: Page) -> dict[str, Any]:
         "scores": {each.label: _scores(each) for each in page.checkpoints},
         "judge_agreement": {each.name: each.agreement.agreement for each in page.conditions},
         "judge_agreement_details": {each.name: _agreement(each) for each in page.conditions},
+        "reward_models": {each.label: asdict(each) for each in page.rewards},
         "audit": [
             {
                 "measure": each.measure,

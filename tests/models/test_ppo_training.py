@@ -378,6 +378,31 @@ def test_another_tokenizer_reads_the_text_and_a_cut_answer_gets_no_end(folder: P
     assert scorer.score(prompts, answers, batch_size=2).tolist() == pytest.approx(expected, abs=1e-4)
 
 
+def test_answers_that_are_equal_have_one_reward(folder: Path) -> None:
+    lm = VideoLM.load(str(folder))
+    scorer = scorer_of(_reward(lm))
+    said = [lm.response_ids(text) for text in ("it is red.", "a red circle grows.", "it is red.", "it is red.")]
+    answers = [Response(ids, "", finished=True) for ids in said * 2]
+    read = scorer.read([0, 1], 4)
+    rewards = scorer.score(read, answers, batch_size=3)
+    for group in (rewards[:4], rewards[4:]):
+        assert group[0] == group[2] == group[3] != group[1]
+    assert torch.allclose(rewards, scorer.reward.score(read, said * 2), atol=1e-4)
+    assert not torch.equal(rewards[:4], rewards[4:])
+
+
+def test_an_entropy_bonus_keeps_the_policy_from_making_up_its_mind(folder: Path) -> None:
+    after = {}
+    for coefficient in (0.0, 10.0):
+        lm = VideoLM.load(str(folder))
+        ppo = Ppo(lm, scorer_of(_reward(lm)), replace(SETTINGS, entropy_coef=coefficient, samples=4), seed=0)
+        for step in range(4):
+            rollout, metrics = ppo.rollout(prompts_of(lm), step, NUMBERS)
+            ppo.update(rollout, rng_seed=step)
+        after[coefficient] = metrics["entropy"]
+    assert after[10.0] > after[0.0]
+
+
 def _another(folder: Path) -> Path:
     model = checkpoint.new_model(4, seed=7)
     shake(model.parameters(), seed=8, scale=0.05)
