@@ -17,7 +17,9 @@ from storage.lake import Lake
 from tasks.boards import Shown
 from tasks.fanout import WorkerPool
 from tasks.group_policy import GrpoConfig, policy_by_rewards
+from tasks.report_data import curves_of
 from tasks.reward_model import RewardConfig, RewardSource, reward_model
+from tasks.segments import refresh_name, refreshed_arm
 from tasks.stage import RunContext, StageResult
 from tasks.training import final_adapter
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
@@ -126,6 +128,7 @@ def test_two_segments_make_the_adapter_of_one_training_whatever_gc_takes_between
     gaps = [json.loads(final(lake, each)["metrics"])["rollout_trainer_gap"] for each in (whole, second)]
     assert gaps[0] == gaps[1]
     assert [step for name, step, _ in written(tmp_path / "policy_arm") if name == "kl"] == [1, 2, 3]
+    assert curves_of(lake, {"arm": second}, {"arm": [first]}) == curves_of(lake, {"arm": whole})
     assert [stages.policy(range(2)).cached, stages.policy(range(2, 3), [first]).cached] == [True, True]
 
 
@@ -153,3 +156,9 @@ def test_a_refreshed_reward_model_learns_from_all_labels(ctx: RunContext, tmp_pa
     assert pairs == [4, 6]
     assert train([old, level]).ok == 1, "a refresh in which the judge decided nothing stops no run"
     assert train([old], refresh_every=1).key == one.key, "how often it is refreshed is no part of what it learned"
+
+
+@pytest.mark.parametrize("name", ["arm", "a_refresh_1"])
+def test_a_refresh_is_known_by_its_name_whatever_the_arm_is_called(name: str) -> None:
+    assert refreshed_arm(refresh_name(name, 12)) == name
+    assert refreshed_arm("arm_refresh_often") == "arm_refresh_often"
