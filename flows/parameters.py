@@ -126,6 +126,7 @@ class Arm(JudgingConfig):
 Arms = Annotated[list[Arm], Field(min_length=1)]
 
 
+REWARDED = ("ppo", "grpo")  # Routes with a reward model.
 RESERVED = frozenset({"base", "sft"})
 
 
@@ -234,7 +235,31 @@ class Parameters(Labelling):
                 )
             if arm.route == "grpo_rank":
                 self.grpo.ranking(self.judging(arm))  # Raises what does not fit.
+            if arm.route in REWARDED and self.reward.refresh_every:
+                self._can_refresh(arm)
         return self
+
+    def _can_refresh(self, arm: Arm) -> None:
+        every, iterations = self.reward.refresh_every, self._iterations(arm)
+        if every >= iterations:
+            raise ValueError(
+                f"reward.refresh_every {every} must be below the {iterations} iterations of {arm.route}, by which arm "
+                f"{arm.name!r} learns: set it to 0 where the reward model is to stay as it is"
+            )
+        if arm.judge != LOCAL:
+            raise ValueError(
+                f"arm {arm.name!r}: with reward.refresh_every it judges again and again while the policy trains: set "
+                "judge to local, or reward.refresh_every to 0"
+            )
+
+    def _iterations(self, arm: Arm) -> int:
+        return (self.grpo if arm.route == "grpo" else self.ppo).training.iterations
+
+    def segments(self, arm: Arm) -> list[range]:
+        """The iterations of an arm of routes ppo and grpo, cut where its reward model is refreshed."""
+        iterations = self._iterations(arm)
+        every = self.reward.refresh_every or iterations
+        return [range(begin, min(begin + every, iterations)) for begin in range(0, iterations, every)]
 
     def _unused(self) -> set[str]:
         routes = {arm.route for arm in self.arms}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.material import instruction_files
-from flows.parameters import Parameters
+from flows.parameters import REWARDED, Parameters
 from flows.rlaif import figure
 from flows.s3_block import s3_environment
 from flows.walk import NoWork, Visit, Walk
@@ -27,6 +27,7 @@ from tasks.preferences import LOCAL, JudgingConfig
 from tasks.prepare import prepare
 from tasks.progress import Progress
 from tasks.report import machine
+from tasks.segments import refresh_name, segment_name
 from tasks.stage import RunContext, StageResult
 from tasks.videos import VideosConfig
 
@@ -85,9 +86,10 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     values["sft"]["training"] |= _short("sft", p.sft.training.steps)
     values["reward"]["training"] |= _short("reward_model", p.reward.training.steps) | {"held_out": 0.0}
     for section, training in (("ppo", p.ppo.training), ("grpo", p.grpo.training)):
-        iterations = min(STEPS["policy"], training.iterations)
+        iterations = _few_iterations(training.iterations, p.reward.refresh_every)
         values[section]["training"] |= {"iterations": iterations, "save_every": iterations, "max_unfinished": 1.0}
         values[section]["training"]["monitors"]["action"] = "warn"
+    values["reward"]["refresh_every"] = min(p.reward.refresh_every, 1) * STEPS["policy"]
     values["self_dpo"]["training"] |= _short("policy_by_pairs", p.self_dpo.training.steps) | {"held_out": 0.0}
     values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
@@ -101,6 +103,15 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
 def _short(stage: str, steps: int) -> dict[str, int]:
     fewer = min(STEPS[stage], steps)
     return {"steps": fewer, "save_every": fewer}
+
+
+def _few_iterations(iterations: int, refresh_every: int) -> int:
+    """Of the sample's policies; where a reward model is refreshed, a few in each segment, of which there are as many as
+    in the whole: each of their stages has a line of its own.
+    """
+    if not refresh_every:
+        return min(STEPS["policy"], iterations)
+    return STEPS["policy"] * -(-iterations // refresh_every)
 
 
 def _measure(small: Parameters, progress: Progress) -> tuple[list[Visit], float]:
@@ -163,7 +174,7 @@ class _Scale:
 
     def _size(self, seen: Visit) -> Size:
         if seen.stage in STEPS:
-            sampled, items = _steps(self.small, seen.stage), _steps(self.whole, seen.stage)
+            sampled, items = (_steps(p, seen.stage, seen.name) for p in (self.small, self.whole))
             return Size(sampled, items, items, training=True)
         items = self._items(seen)
         if seen.stage in BY_PAIRS:  # A few items, whose work grows with the pairs.
@@ -239,7 +250,7 @@ def _judged(small: Parameters, measured: Sequence[Visit]) -> dict[str, Expense]:
 def _ways(p: Parameters) -> dict[str, JudgingConfig]:
     """Every way in which the run judges, by the label of its stage."""
     ways = [*p.labelled, *p.blind_twins(), *p.agreement.conditions]
-    return {way.name: way for way in ways} | _rounds(p)
+    return {way.name: way for way in ways} | _rounds(p) | _refreshes(p)
 
 
 def _rounds(p: Parameters) -> dict[str, JudgingConfig]:
@@ -252,8 +263,30 @@ def _rounds(p: Parameters) -> dict[str, JudgingConfig]:
     return ways
 
 
-def _steps(p: Parameters, stage: str) -> int:
-    steps = {"sft": p.sft.training.steps, "reward_model": p.reward.training.steps, "policy": p.ppo.training.iterations}
+def _refreshes(p: Parameters) -> dict[str, JudgingConfig]:
+    """How the answers of policies that learn are judged, by refresh."""
+    ways: dict[str, JudgingConfig] = {}
+    for arm in p.arms:
+        for number in range(1, len(p.segments(arm))) if arm.route in REWARDED else ():
+            name = refresh_name(arm.name, number)
+            ways |= {name: arm, f"{name}_blind": arm.blinded()}
+    return ways
+
+
+def _segments(p: Parameters) -> dict[str, int]:
+    """Iterations of each segment of a policy, by the label of its stage."""
+    steps: dict[str, int] = {}
+    for arm in p.arms:
+        if arm.route in REWARDED:
+            *begun, last = map(len, p.segments(arm))
+            steps |= {segment_name(arm.name, number): count for number, count in enumerate(begun, 1)} | {arm.name: last}
+    return steps
+
+
+def _steps(p: Parameters, stage: str, name: str) -> int:
+    if (iterations := _segments(p).get(name.removeprefix(stage).strip())) is not None and stage in POLICIES:
+        return iterations
+    steps = {"sft": p.sft.training.steps, "reward_model": p.reward.training.steps}
     steps["policy_by_pairs"] = p.self_dpo.training.steps
     return steps.get(stage, p.grpo.training.iterations)
 

@@ -128,8 +128,9 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         audited["held out"] = step(audit, p.audit, compared, asked, "held out", label="held out")
     judged = {name: arm.judged for name, arm in arms.items()}
     learned = {name: arm.learned for name, arm in arms.items()}
-    rewarded = {name: arm.rewarded for name, arm in arms.items() if arm.rewarded is not None}
-    return Graph(supervised, judged, rewarded, learned, scored, agreed, audited)
+    rewarded = {name: each for arm in arms.values() for name, each in arm.rewarded.items()}
+    segments = {name: arm.segments for name, arm in arms.items() if arm.segments}
+    return Graph(supervised, judged, rewarded, learned, scored, agreed, audited, segments)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

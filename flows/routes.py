@@ -7,24 +7,32 @@ from dataclasses import dataclass
 
 from flows.material import Material
 from flows.parameters import Arm, Parameters
+from flows.refreshed import Labels, course
 from flows.self_dpo import rounds
-from flows.steps import Pending, Rewarded, Steps, Trained
+from flows.steps import Pending, Steps, Trained
 from tasks.audit import audit
-from tasks.group_policy import policy_by_ranks, policy_by_rewards
+from tasks.group_policy import policy_by_ranks
 from tasks.model_ref import ModelRef
-from tasks.policy import policy
 from tasks.preferences import preferences
-from tasks.reward_model import reward_model
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What an arm's route made; `audited` by what was audited, `rewarded` None where no reward model was trained."""
+    """What an arm's route made.
+
+    Attributes:
+        judged: its labels; of rounds the last ones, of a refreshed reward model the first.
+        audited: audits by what was audited.
+        rewarded: reward models by the name of the labels that they were trained at, the arm's first.
+        learned: the policy.
+        segments: the stages in which it learned before that one, in order.
+    """
 
     judged: Pending
     audited: Mapping[str, Pending]
-    rewarded: Pending | None
+    rewarded: Mapping[str, Pending]
     learned: Pending
+    segments: tuple[Pending, ...] = ()
 
 
 def taught(
@@ -49,24 +57,20 @@ def taught(
         critic: the base of reward model and critic, and its visual tokens.
         blind: labels of the same pairs by judges that see nothing, for the audit.
     """
-    name = arm.name
     if arm.route == "self_dpo":
-        done = rounds(step, p, shown, answered, start, arm)
-        return Taught(done[-1].judged, {each.name: each.audited for each in done}, None, done[-1].learned)
-    way, learner = p.judging(arm), (shown.asked, shown.seen, start, name)
+        each_round = rounds(step, p, shown, answered, start, arm)
+        audits = {each.name: each.audited for each in each_round}
+        return Taught(each_round[-1].judged, audits, {}, each_round[-1].learned)
+    name, way = arm.name, p.judging(arm)
     judged = step(preferences, way, answered, *shown.judge(way), name, label=name)
     audited = step(audit, p.audit, {name: judged, **blind}, shown.asked, name, gate=[name], label=name)
-    checked = [audited] if p.audit.gated else []
     if arm.route == "grpo_rank":
+        checked = [audited] if p.audit.gated else []
         ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
+        learner = (shown.asked, shown.seen, start, name)
         learned = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
-        return Taught(judged, {name: audited}, None, learned)
-    captions = shown.narrated if p.reward.reads_narrative else None
-    base, seen = critic
-    rewarded = step(reward_model, p.reward, judged, captions, shown.asked, seen, base, name, label=name, after=checked)
-    reward = Rewarded(rewarded, p.reward, captions, seen, base)
-    if arm.route == "grpo":
-        learned = step(policy_by_rewards, p.grpo, reward, *learner, label=name)
-    else:
-        learned = step(policy, p.ppo, reward, *learner, label=name)
-    return Taught(judged, {name: audited}, rewarded, learned)
+        return Taught(judged, {name: audited}, {}, learned)
+    done = course(step, p, arm, shown, start, critic, Labels(name, judged, audited))
+    rewarded = {each.name: model for each, model in zip(done.labels, done.rewarded, strict=True)}
+    *segments, learned = done.segments
+    return Taught(judged, {each.name: each.audited for each in done.labels}, rewarded, learned, tuple(segments))

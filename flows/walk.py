@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.steps import Trained
+from flows.steps import Rewarded, Trained
 from tasks.stage import RunContext, StageResult
 
 logger = logging.getLogger(__name__)
@@ -103,8 +103,13 @@ class Walk:
         if isinstance(value, Trained):
             merged, adapter = self._unpack(value.merged), self._unpack(value.adapter)
             return replace(value, merged=merged, adapter=adapter).resolve(self.ctx.lake)
+        if isinstance(value, Rewarded):
+            parts = {name: self._unpack(getattr(value, name)) for name in ("stage", "captions", "tokens", "model")}
+            return replace(value, **parts).resolve(self.ctx.lake)
         if isinstance(value, dict):
             return {key: self._unpack(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._unpack(each) for each in value]
         return value
 
 
@@ -114,5 +119,9 @@ def _visits(values: Sequence[Any]) -> Iterator[Visit]:
             yield value
         elif isinstance(value, Trained):
             yield from _visits([value.merged, value.adapter])
+        elif isinstance(value, Rewarded):
+            yield from _visits([value.stage, value.captions, value.tokens, value.model])
+        elif isinstance(value, list):
+            yield from _visits(value)
         elif isinstance(value, dict):
             yield from _visits([*value.values()])

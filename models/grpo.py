@@ -230,6 +230,9 @@ class Grpo:
         chosen = minibatches(rollout.taught, self.settings, rng_seed, self.trainer.step)
         return mean_metrics([self._step(rollout, each) for each in chosen])
 
+    def begin(self) -> None:
+        """Nothing is remembered of a feedback: an answer is compared with those of its own rollout alone."""
+
     def _step(self, rollout: GroupRollout, chosen: list[int]) -> Metrics:
         settings = self.settings
         prompts = [rollout.prompts[i] for i in chosen]
@@ -264,8 +267,9 @@ def train_grpo(
     seed: int,
     journal: Journal,
     truth: Truth | None = None,
+    iterations: range | None = None,
 ) -> Grpo:
     """Train adapter "policy" of `lm` on the prompts; arguments as of models.ppo.train_ppo."""
     grpo = Grpo(lm, feedback, settings, len(prompts), seed)
-    train_on_policy(grpo, prompts, settings, seed, journal, truth)
+    train_on_policy(grpo, prompts, settings, seed, journal, truth, iterations)
     return grpo

@@ -60,6 +60,10 @@ class Algorithm(Protocol):
         """Several epochs of clipped steps on one rollout."""
         ...
 
+    def begin(self) -> None:
+        """Iterations begin whose feedback may be another than before: what was measured of the old one is forgotten."""
+        ...
+
 
 @torch.no_grad()
 def sample(
@@ -202,6 +206,7 @@ def train_on_policy(
     seed: int,
     journal: Journal,
     truth: Truth | None = None,
+    iterations: range | None = None,
 ) -> None:
     """Rollouts and updates to the last iteration, from the last saved state on.
 
@@ -212,11 +217,22 @@ def train_on_policy(
         seed: of everything random.
         journal: keeps states and curves.
         truth: measures the rollouts against the truth where it is known, for the curves only.
+        iterations: those to make, where the journal's first state is that of the ones before; None: all. The schedule
+            is that of all in any case.
+
+    Raises:
+        TrainingError: the journal's state is none of these iterations, or a monitor stops the training.
     """
-    trainer = algorithm.trainer
+    trainer, made = algorithm.trainer, range(settings.iterations) if iterations is None else iterations
     trainer.resume(journal)
+    if not made.start <= trainer.step <= made.stop:
+        raise TrainingError(
+            f"Iterations {made.start + 1} to {made.stop} are to be made, but the saved state is that of {trainer.step}."
+        )
+    if trainer.step == made.start:
+        algorithm.begin()
     monitors = Monitors(settings.monitors, trainer.numbers)
-    while trainer.step < settings.iterations:
+    while trainer.step < made.stop:
         factor = linear_schedule(trainer.step, settings.iterations, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         drawn = passes(len(prompts), settings.prompts, seed, trainer.step)
@@ -231,7 +247,7 @@ def train_on_policy(
         rung = monitors.watch(trainer.step, metrics)
         journal.log(trainer.step, metrics | dict.fromkeys(rung, 1.0))
         stops = bool(rung) and settings.monitors.action == "stop"
-        trainer.keep(journal, settings.save_every, settings.iterations, now=stops)
+        trainer.keep(journal, settings.save_every, made.stop, now=stops)
         monitors.stop_if_told(trainer.step, rung)
 
 

@@ -30,6 +30,7 @@ from models.training import Journal, Metrics, Trainer, mean_metrics
 from models.video_lm import VideoLM
 
 VALUE, REWARD = "value", "reward"
+MEAN, DEVIATION = "reward_mean", "reward_deviation"  # By which rewards are normalised; part of the state.
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class Ppo:
         chosen = minibatches(range(len(rollout.responses)), self.settings, rng_seed, self.trainer.step)
         return mean_metrics([self._step(rollout, each) for each in chosen])
 
+    def begin(self) -> None:
+        """The next rollout measures anew how rewards are normalised: another reward model has a scale of its own."""
+        for name in (MEAN, DEVIATION):
+            self.trainer.numbers.pop(name, None)
+
     def _step(self, rollout: Rollout, chosen: list[int]) -> Metrics:
         settings = self.settings
         prompts = [rollout.prompts[i] for i in chosen]
@@ -154,9 +160,9 @@ class Ppo:
         raw = self.scorer.score(prompts, responses, self.settings.forward_batch)
         numbers = self.trainer.numbers
         if self.settings.normalise_rewards:
-            numbers.setdefault("reward_mean", float(raw.mean()))
-            numbers.setdefault("reward_deviation", float(raw.std(correction=0)) + 1e-6)
-        rewards = (raw - numbers.get("reward_mean", 0.0)) / numbers.get("reward_deviation", 1.0)
+            numbers.setdefault(MEAN, float(raw.mean()))
+            numbers.setdefault(DEVIATION, float(raw.std(correction=0)) + 1e-6)
+        rewards = (raw - numbers.get(MEAN, 0.0)) / numbers.get(DEVIATION, 1.0)
         return penalised(
             rewards,
             *lengths_and_ends(responses, raw.device),
@@ -174,6 +180,7 @@ def train_ppo(
     seed: int,
     journal: Journal,
     truth: Truth | None = None,
+    iterations: range | None = None,
 ) -> Ppo:
     """Train adapter "policy" of `lm` on the prompts.
 
@@ -185,9 +192,10 @@ def train_ppo(
         seed: of everything random.
         journal: keeps states and curves.
         truth: measures the rollouts against the truth where it is known, for the curves only.
+        iterations: those to make, by a scorer that need not be that of the ones before; None: all.
     """
     ppo = Ppo(lm, scorer, settings, seed)
-    train_on_policy(ppo, prompts, settings, seed, journal, truth)
+    train_on_policy(ppo, prompts, settings, seed, journal, truth, iterations)
     return ppo
 
 

@@ -69,7 +69,7 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
     way = p.judging(arm)
     judged = step(preferences, way, answered, *shown.judge(way), arm.name)
     base, seen = critic_base(step, p, shown, start)  # type: ignore[arg-type]
-    rewarded = step(reward_model, p.reward, judged, shown.narrated, shown.asked, seen, base, arm.name)
+    rewarded = step(reward_model, p.reward, [judged], shown.narrated, shown.asked, seen, base, arm.name)
     held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
     tried = step(candidates, held_out, shown.asked, shown.seen, start)
 

@@ -135,7 +135,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "step": _INT,
         "final": _BOOL,
         "blob?": _STRING,  # Folder: adapter and head.
-        "state?": _STRING,  # Folder: optimizer and whatever else training continues from.
+        "state?": _STRING,  # Folder: what training continues from; beside a blob: what a further stage does.
         "base": _STRING,
         "merged?": pa.list_(_STRING),  # Blobs of adapters that are merged into the base before this one stands on it.
         "arm?": _STRING,

@@ -64,8 +64,8 @@ class Board:
     def __enter__(self) -> Self:
         return self
 
-    def show(self, metrics: Table, key: str, reached: int) -> None:
-        """Shows the steps up to `reached` that are not shown yet."""
+    def show(self, metrics: Table, keys: Sequence[str], reached: int) -> None:
+        """Shows the steps up to `reached` that are not shown yet; `keys`: of the training's stages, in order."""
         if reached <= self._shown:
             return
         if self._writers is None:
@@ -73,9 +73,10 @@ class Board:
         if not self._writers:
             return
         steps: dict[int, dict[str, float]] = {}
-        for row in metrics.read(key, columns=["name", "step", "value"]).to_pylist():
-            if self._shown < row["step"] <= reached:
-                steps.setdefault(row["step"], {})[row["name"]] = row["value"]
+        for key in keys:
+            for row in metrics.read(key, columns=["name", "step", "value"]).to_pylist():
+                if self._shown < row["step"] <= reached:
+                    steps.setdefault(row["step"], {})[row["name"]] = row["value"]
         for step in sorted(steps):
             for writer in self._writers:
                 writer.add(step, dict(sorted(steps[step].items())))

@@ -48,11 +48,17 @@ class CandidatesConfig(BaseModel):
 
 
 def candidates(
-    ctx: RunContext, config: CandidatesConfig, instructions: StageResult, tokens: StageResult, model: ModelRef
+    ctx: RunContext,
+    config: CandidatesConfig,
+    instructions: StageResult,
+    tokens: StageResult,
+    model: ModelRef,
+    label: str | None = None,
 ) -> StageResult:
     """Sample `n` answers to each instruction of a split.
 
-    An answer that the token limit cut is kept with `finished` false, and the number of them is logged.
+    An answer that the token limit cut is kept with `finished` false, and the number of them is logged. `label` tells
+    the stage from its namesakes; None: the split does.
 
     Raises:
         ValueError: the split holds no instruction.
@@ -68,7 +74,7 @@ def candidates(
         seed=ctx.seed,
         shard_size=config.shard_size,
         reuse=config.reuse,
-        label=f"candidates {config.split}",
+        label=f"candidates {label or config.split}",
     )
     settings = CandidateSettings(ctx.lake_root, tokens.ref, model, config)
     result = run_stage(ctx, stage, lambda: _items(ctx, config, instructions.ref, tokens.ref), SampleAnswers, settings)

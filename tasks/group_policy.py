@@ -18,13 +18,14 @@ from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.narratives import Narratives
-from tasks.policy import OnPolicyTrainer, learned_config, train_policy
+from tasks.policy import OnPolicyTrainer, PolicyTraining, learned_config, train_policy
 from tasks.preferences import PreferencesConfig
 from tasks.rankings import RankingsConfig, RankPrompts, RankSettings, new_ranker
 from tasks.reward_model import RewardSource
+from tasks.segments import Segment
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.tokens import MissingTokensError, VisualTokens
-from tasks.training import Lazy, Questions, Training
+from tasks.training import Lazy, Questions
 
 if TYPE_CHECKING:
     from models.grpo import Feedback
@@ -63,7 +64,7 @@ class GrpoConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class GroupTraining(Training):
+class GroupTraining(PolicyTraining):
     """Training on groups.
 
     Attributes:
@@ -85,12 +86,17 @@ def policy_by_rewards(
     tokens: StageResult,
     model: ModelRef,
     arm: str,
+    iterations: range | None = None,
+    before: Sequence[StageResult] = (),
 ) -> StageResult:
-    """Train the policy of an arm with GRPO against its reward model. Raises as tasks.policy.policy."""
-    stage = _stage(ctx, config, {"route": "grpo"}, reward.inputs, instructions, tokens, model, arm)
-    subject = (arm, model, tokens, instructions, config)
-    training = GroupTraining.of(ctx, stage, "policy", *subject, reward=reward)
-    return train_policy(ctx, stage, training, TrainGroups, config.training)
+    """Train the policy of an arm with GRPO against its reward model. Arguments and errors as of tasks.policy.policy."""
+    segment = Segment.of(config.training.iterations, iterations, before)
+    name, decisive = segment.name(arm), {"route": "grpo", **segment.decisive}
+    inputs = (*reward.inputs, *segment.inputs)
+    stage = _stage(ctx, config, decisive, inputs, instructions, tokens, model, name)
+    subject = (name, model, tokens, instructions, config)
+    training = GroupTraining.of(ctx, stage, "policy", *subject, segment=segment, reward=reward)
+    return train_policy(ctx, stage, training, TrainGroups, config.training, arm)
 
 
 def policy_by_ranks(
@@ -141,8 +147,9 @@ def policy_by_ranks(
         truth=instructions.ref if by_truth else None,
     )
     subject = (arm, model, tokens, instructions, config)
-    training = GroupTraining.of(ctx, stage, "policy", *subject, ranking=settings, captions=narrated)
-    return train_policy(ctx, stage, training, TrainGroups, config.training)
+    segment = Segment.of(config.training.iterations)
+    training = GroupTraining.of(ctx, stage, "policy", *subject, segment=segment, ranking=settings, captions=narrated)
+    return train_policy(ctx, stage, training, TrainGroups, config.training, arm)
 
 
 def _stage(
@@ -185,7 +192,8 @@ class TrainGroups(OnPolicyTrainer):
         feedback = self._feedback(lake, lm, questions)
         self.learned_from = questions.rows
         prompts = Lazy(questions.rows, questions.prompt)
-        train_grpo(lm, feedback, prompts, training.config.training, training.seed, journal, self.truth(questions))
+        how = (training.config.training, training.seed, journal, self.truth(questions), self.iterations)
+        train_grpo(lm, feedback, prompts, *how)
 
     def _feedback(self, lake: Lake, lm: VideoLM, questions: Questions) -> Feedback:
         from models.grpo import RankFeedback, RewardFeedback

@@ -17,6 +17,7 @@ from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.reward_model import RewardSource
+from tasks.segments import Segment
 from tasks.stage import RunContext, Stage, StageResult
 from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
 
@@ -43,7 +44,18 @@ class PpoConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class PpoTraining(Training):
+class PolicyTraining(Training):
+    """On-policy training.
+
+    Attributes:
+        segment: which of its iterations.
+    """
+
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class PpoTraining(PolicyTraining):
     """Training against a reward model."""
 
     reward: RewardSource
@@ -57,35 +69,54 @@ def policy(
     tokens: StageResult,
     model: ModelRef,
     arm: str,
+    iterations: range | None = None,
+    before: Sequence[StageResult] = (),
 ) -> StageResult:
     """Train the policy of an arm.
+
+    Args:
+        ctx: the run.
+        config: how it learns.
+        reward: the reward model.
+        instructions: the questions.
+        tokens: the visual tokens of `model`.
+        model: the model to begin with.
+        arm: what the rows are called.
+        iterations: those of the training that this stage makes; None: all.
+        before: the stages that made the ones before them, in order, perhaps against other reward models. It goes on
+            from the last one's state.
 
     Raises:
         ValueError: the split holds no usable instruction.
         models.training.TrainingError: training diverged, too many answers were cut, or a canary failed.
     """
+    segment = Segment.of(config.training.iterations, iterations, before)
+    name = segment.name(arm)
     stage = Stage(
         name="policy",
         table="checkpoints",
-        config={**learned_config(config), "arm": arm},
-        inputs=(*reward.inputs, instructions.ref, tokens.ref, *model.stages),
+        config={**learned_config(config), **segment.decisive, "arm": name},
+        inputs=(*reward.inputs, instructions.ref, tokens.ref, *model.stages, *segment.inputs),
         model=model.identity,
         prompts={},
         seed=ctx.seed,
         shard_size=1,
-        label=f"policy {arm}",
+        label=f"policy {name}",
     )
-    subject = (arm, model, tokens, instructions, config)
-    training = PpoTraining.of(ctx, stage, "policy", *subject, reward=reward)
-    settings = config.training
-    return train_policy(ctx, stage, training, TrainPpo, settings)
+    subject = (name, model, tokens, instructions, config)
+    training = PpoTraining.of(ctx, stage, "policy", *subject, segment=segment, reward=reward)
+    return train_policy(ctx, stage, training, TrainPpo, config.training, arm)
 
 
 def train_policy(
-    ctx: RunContext, stage: Stage, training: Training, trainer: type, settings: PolicySettings
+    ctx: RunContext, stage: Stage, training: PolicyTraining, trainer: type, settings: PolicySettings, arm: str
 ) -> StageResult:
-    """Run the stage of an on-policy training, and say which alarms rang in it."""
-    result = train(ctx, stage, training, trainer, settings.iterations, settings.save_every)
+    """Run the stage of an on-policy training, and say which alarms rang in it.
+
+    The curves of all segments of an arm are shown under its name.
+    """
+    about = (settings.iterations, settings.save_every, training.segment, f"policy {arm}")
+    result = train(ctx, stage, training, trainer, *about)
     if not result.cached:
         for row in ctx.lake.table(result.table).read(result.key, ["final", "metrics"]).to_pylist():
             for name, count in json.loads(row["metrics"]).items() if row["final"] else ():
@@ -118,6 +149,8 @@ class OnPolicyTrainer(Trainer):
     switched on it changes answers, and so does the video.
     """
 
+    training: PolicyTraining
+
     def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
         from models.canaries import check_adapter, check_blank
         from models.on_policy import POLICY
@@ -126,10 +159,18 @@ class OnPolicyTrainer(Trainer):
         lm = training.model.load(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
-        self.learn(lake, lm, questions, LakeJournal(lake, training))
+        self.learn(lake, lm, questions, LakeJournal(lake, training, training.segment.begun))
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
         blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))
-        return config.training.iterations, blob, checks | _worst(lake, training)
+        return training.segment.until, blob, checks | _worst(lake, training)
+
+    def state_to_go_on_from(self, lake: Lake) -> str | None:
+        return None if self.training.segment.is_last else LakeJournal(lake, self.training).last_state()
+
+    @property
+    def iterations(self) -> range:
+        """Those of the training that this stage makes."""
+        return range(self.training.segment.begin, self.training.segment.until)
 
     @abstractmethod
     def learn(self, lake: Lake, lm: VideoLM, questions: Questions, journal: Journal) -> None:
@@ -153,7 +194,8 @@ class TrainPpo(OnPolicyTrainer):
         scorer = training.reward.scorer(lake, lm, training.model, questions)
         self.learned_from = questions.rows
         prompts = Lazy(questions.rows, questions.prompt)
-        train_ppo(lm, scorer, prompts, training.config.training, training.seed, journal, self.truth(questions))
+        how = (training.config.training, training.seed, journal, self.truth(questions), self.iterations)
+        train_ppo(lm, scorer, prompts, *how)
 
 
 class _Truth:
@@ -171,9 +213,10 @@ class _Truth:
         ]
 
 
-def _worst(lake: Lake, training: Training) -> dict[str, float]:
-    """The largest gap between sampling and training, and the largest share of cut answers, over the whole training."""
-    rows = lake.table("metrics").read(training.key, ["name", "value"]).to_pylist()
+def _worst(lake: Lake, training: PolicyTraining) -> dict[str, float]:
+    """The largest gap between sampling and training, and the largest share of cut answers, from the first iteration."""
+    keys = [*(each.key for each in training.segment.before), training.key]
+    rows = [row for key in keys for row in lake.table("metrics").read(key, ["name", "value"]).to_pylist()]
     names = {"rollout_gap": "rollout_trainer_gap", "unfinished_share": "unfinished_share"}
     worst = {shown: max(row["value"] for row in rows if row["name"] == name) for name, shown in names.items()}
     return worst | {name: float(count) for name, count in _alarms(rows).items()}

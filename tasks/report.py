@@ -141,7 +141,7 @@ def _page(
         notes=notes,
         arms=arms,
         checkpoints=checkpoints,
-        policy_curves=curves_of(lake, graph.policies),
+        policy_curves=curves_of(lake, graph.policies, graph.segments),
         reward_curves=curves_of(lake, graph.rewards),
         rewards=rewards_of(lake, graph.rewards),
         sft_curves=[] if graph.sft is None else curves_of(lake, {"sft": graph.sft}),

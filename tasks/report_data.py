@@ -26,7 +26,7 @@ class Graph(Generic[Each]):
 
     sft: Each | None
     preferences: Mapping[str, Each]
-    """By arm, as `rewards` and `policies`."""
+    """By arm, as `policies`; so are `rewards`, and by labels where a reward model was refreshed."""
     rewards: Mapping[str, Each]
     policies: Mapping[str, Each]
     scores: Mapping[str, Each]
@@ -35,6 +35,8 @@ class Graph(Generic[Each]):
     """The judges against ground truth."""
     audits: Mapping[str, Each] = field(default_factory=dict)
     """By what was audited: the arms' labels, and "held out"."""
+    segments: Mapping[str, Sequence[Each]] = field(default_factory=dict)
+    """By arm: the stages in which its policy learned before that of `policies`, in order."""
 
     @property
     def trainings(self) -> dict[str, Each]:
@@ -150,11 +152,18 @@ def _told_apart(arms: list[Arm]) -> list[Arm]:
     ]
 
 
-def curves_of(lake: Lake, results: Mapping[str, StageResult]) -> list[Curve]:
-    """The training curves that stand in table `metrics` under each result's key; the mapping's keys are the owners."""
+def curves_of(
+    lake: Lake, results: Mapping[str, StageResult], segments: Mapping[str, Sequence[StageResult]] | None = None
+) -> list[Curve]:
+    """The training curves that stand in table `metrics` under each result's key; the mapping's keys are the owners.
+
+    Where an owner's training had `segments` before, each curve begins with theirs.
+    """
     curves = []
     for owner, result in results.items():
-        rows = lake.table("metrics").read(result.key, ["status", "name", "step", "value"]).to_pylist()
+        keys = [each.key for each in (*(segments or {}).get(owner, ()), result)]
+        columns = ["status", "name", "step", "value"]
+        rows = [row for key in keys for row in lake.table("metrics").read(key, columns).to_pylist()]
         rows = [row for row in rows if row["status"] == "ok"]
         for name in dict.fromkeys(row["name"] for row in rows):
             points = sorted((row["step"], row["value"]) for row in rows if row["name"] == name)

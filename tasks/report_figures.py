@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.report_plots import NARROW_IN, WIDE_IN, Line, Panel, Point, lines, points
 from tasks.report_scores import HEADLINE, SFT
+from tasks.segments import refreshed_arm
 
 if TYPE_CHECKING:
     from tasks.intervals import Interval
@@ -124,9 +125,16 @@ def training_panels(curves: Sequence[Curve], arms: Sequence[Arm], chosen: Sequen
 
 def _lines(name: str, curves: Sequence[Curve], series: Mapping[str, tuple[str, int]], width_in: float) -> str:
     shown = [
-        Line(*series.get(each.owner, (each.owner, 0)), each.steps, each.values) for each in curves if each.name == name
+        Line(*(series.get(each.owner) or (each.owner, _color(each.owner, series))), each.steps, each.values)
+        for each in curves
+        if each.name == name
     ]
     return lines(_words(name), shown, width_in=width_in)
+
+
+def _color(owner: str, series: Mapping[str, tuple[str, int]]) -> int:
+    """That of the arm, where its reward model was refreshed."""
+    return series.get(refreshed_arm(owner), (owner, 0))[1]
 
 
 def _words(name: str) -> str:

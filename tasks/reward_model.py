@@ -35,6 +35,12 @@ class RewardConfig(BaseModel):
     frame_set: str = Field("policy", description="Frame set that the reward model is shown.")
     split: str = Field("rl", description="Split of the instructions that the preferences are about.")
     training: RewardSettings = Field(RewardSettings(), description="Form of the reward, adapter, steps and rates.")
+    refresh_every: int = Field(
+        0,
+        ge=0,
+        description="Iterations of the policy after which the reward model is trained anew, with labels of the "
+        "policy's own answers added; 0: never. Routes ppo and grpo.",
+    )
     monitor: SlotVocabulary | None = Field(
         None, description="Words by which held-out pairs are measured against the true answers, for the figures only."
     )
@@ -49,18 +55,18 @@ class RewardTraining(Training):
     """Training on preferences.
 
     Attributes:
-        preferences: the labels.
+        preferences: the labels, all versions together.
         captions: the narratives that the reward model reads, or None.
     """
 
-    preferences: StageRef
+    preferences: tuple[StageRef, ...]
     captions: StageRef | None
 
 
 def reward_model(
     ctx: RunContext,
     config: RewardConfig,
-    preferences: StageResult,
+    preferences: Sequence[StageResult],
     captions: StageResult | None,
     instructions: StageResult,
     tokens: StageResult,
@@ -75,7 +81,7 @@ def reward_model(
     Args:
         ctx: the run.
         config: how it learns.
-        preferences: the labels.
+        preferences: the labels; of several versions all pairs are learned from, those that come twice twice.
         captions: the narratives; only a reward model that reads them needs them.
         instructions: the questions.
         tokens: visual tokens of `model`.
@@ -90,9 +96,9 @@ def reward_model(
     stage = Stage(
         name="reward_model",
         table="checkpoints",
-        config={**config.model_dump(mode="json", exclude={"monitor"}), "arm": arm},
+        config={**config.model_dump(mode="json", exclude={"monitor", "refresh_every"}), "arm": arm},
         inputs=(
-            by_content(ctx.lake, preferences.ref),
+            *(by_content(ctx.lake, each.ref) for each in preferences),
             *([told] if told else []),
             instructions.ref,
             tokens.ref,
@@ -105,7 +111,8 @@ def reward_model(
         label=f"reward_model {arm}",
     )
     subject = (arm, model, tokens, instructions, config)
-    training = RewardTraining.of(ctx, stage, "reward", *subject, preferences=preferences.ref, captions=told)
+    labels = tuple(each.ref for each in preferences)
+    training = RewardTraining.of(ctx, stage, "reward", *subject, preferences=labels, captions=told)
     settings = config.training
     return train(ctx, stage, training, TrainRewardModel, settings.steps, settings.save_every)
 
@@ -135,7 +142,8 @@ class TrainRewardModel(Trainer):
         probe = questions.probe(lambda row: str(row["question"]))
         reward = new_reward_model(lm, config.training, training.seed)
         read = Reading(reward, questions.tokens, config.frame_set, Narratives(lake, training.captions))
-        pairs = read.usable(decided(lake, training.preferences), "pairs")
+        labelled = [row for each in training.preferences for row in decided(lake, each)]
+        pairs = read.usable(labelled, "pairs")
         kept, held = pairs_to_learn(pairs, config.training.held_out, lm, read.prompt)
         self.learned_from = kept.rows
         train_reward_model(reward, kept, config.training, training.seed, LakeJournal(lake, training))

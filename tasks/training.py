@@ -25,6 +25,7 @@ from tasks.expense import STEP_CLOCK
 from tasks.fanout import Outcome, StageFailure
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
+from tasks.segments import Segment
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens
 
@@ -95,17 +96,31 @@ def train(
     trainer: type,
     steps: int,
     save_every: int,
+    segment: Segment | None = None,
+    board: str | None = None,
 ) -> StageResult:
-    """Run a training stage: one item, whose progress is read from the states that its worker commits."""
-    saves = [*range(save_every, steps, save_every), steps]
+    """Run a training stage: one item, whose progress is read from the states that its worker commits.
+
+    Args:
+        ctx: the run.
+        stage: as `training` says.
+        training: what the worker needs.
+        trainer: the Trainer.
+        steps: of the whole training.
+        save_every: steps between saved states.
+        segment: which of the steps are this stage's; None: all.
+        board: what the curves are called where they are shown; None: what the stage is called.
+    """
     quiet = replace(ctx, progress=SilentProgress())  # the steps are shown, not the one item
-    with _progress(ctx, stage, saves):
+    with _progress(ctx, stage, segment or Segment.of(steps), save_every, board):
         return run_stage(quiet, stage, lambda: [{"item_id": training.arm or training.role}], trainer, training)
 
 
 @contextmanager
-def _progress(ctx: RunContext, stage: Stage, saves: list[int]) -> Iterator[None]:
+def _progress(ctx: RunContext, stage: Stage, segment: Segment, save_every: int, board: str | None) -> Iterator[None]:
     done = threading.Event()
+    saves = [*(step for step in range(save_every, segment.until, save_every) if step > segment.begin), segment.until]
+    keys = [*(each.key for each in segment.before), stage.key]
 
     def watch() -> None:
         if ctx.lake.table("stages").committed(stage.key, [-1]):
@@ -113,16 +128,16 @@ def _progress(ctx: RunContext, stage: Stage, saves: list[int]) -> Iterator[None]
         # A table handle of its own: the stage's own thread uses the context's.
         table = Lake(ctx.lake_root).table("metrics")
         name = stage.label or stage.name
-        bar, shown = ctx.progress.start(f"{name} steps", saves[-1]), 0
-        with Board(ctx.boards, name) as board:
+        bar, shown = ctx.progress.start(f"{name} steps", segment.until - segment.begin), segment.begin
+        with Board(ctx.boards, board or name) as curves:
             try:
                 ended = False
                 while not ended:
                     ended = done.wait(POLL_S)  # once more after the end, so that the bar shows it
-                    reached = max(table.committed(stage.key, saves), default=0)
+                    reached = max(table.committed(stage.key, saves), default=segment.begin)
                     bar.advance(reached - shown)
                     shown = reached
-                    board.show(table, stage.key, reached)
+                    curves.show(table, keys, reached)
             finally:
                 bar.finish()
 
@@ -140,19 +155,26 @@ class LakeJournal:
     """The journal of one training stage (models.training.Journal).
 
     Curves are committed before the state that covers them: a killed run repeats at most the steps since the last state,
-    and the lake refuses the curves that are there already.
+    and the lake refuses the curves that are there already. A stage that goes on from another (`begun`) begins with the
+    state that the other's final row names; its rows of states are taken by `rlaif gc` once it has ended.
     """
 
     lake: Lake
     training: Training
+    begun: StageRef | None = None
     _pending: list[dict[str, Any]] = field(default_factory=list)
 
     def resume(self) -> Path | None:
         STEP_CLOCK.begin()
+        state = self.last_state()
+        if state is None and self.begun is not None:
+            state = _state_at_the_end(self.lake, self.begun)
+        return None if state is None else self.lake.blobs.folder(state)
+
+    def last_state(self) -> str | None:
+        """The blob of the last state that this stage saved."""
         rows = self.lake.table("checkpoints").read(self._state_key, ["step", "state"]).to_pylist()
-        if not rows:
-            return None
-        return self.lake.blobs.folder(max(rows, key=lambda row: int(row["step"]))["state"])
+        return max(rows, key=lambda row: int(row["step"]))["state"] if rows else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         STEP_CLOCK.step()
@@ -198,6 +220,18 @@ def checkpoint_row(
     }
 
 
+def _state_at_the_end(lake: Lake, training: StageRef) -> str:
+    rows = lake.table(training.table).read(training.key, columns=["final", "state"]).to_pylist()
+    states = [row["state"] for row in rows if row["final"] and row["state"]]
+    if not states:
+        raise ValueError(
+            f"The final row of training {training.key} in table {training.table} names no state, so nothing can go on "
+            "from it. If nobody changed the lake by hand, this is a bug; a new lake helps."
+        )
+    state: str = states[0]
+    return state
+
+
 def final_adapter(lake: Lake, training: StageRef) -> str:
     """The blob of the adapter that a training stage ended with."""
     return final_adapters(lake, training)[-1]
@@ -232,6 +266,8 @@ class Trainer(ABC):
             kind = "" if isinstance(error, (TrainingError, ValueError)) else f"{type(error).__name__}: "
             raise StageFailure(f"{what}: {kind}{error}") from error
         row = {**checkpoint_row(self.training, step, final=True, metrics=metrics), "blob": blob}
+        if (state := self.state_to_go_on_from(lake)) is not None:
+            row["state"] = state
         return [Outcome(self.training.arm or self.training.role, [row])]
 
     def _named(self, lake: Lake, error: NotFiniteError) -> str:
@@ -248,6 +284,10 @@ class Trainer(ABC):
             f"{what}: {error} The step's {len(batch)} items ({first}, ...) are kept in table runs of the lake, event "
             "training_stopped."
         )
+
+    def state_to_go_on_from(self, lake: Lake) -> str | None:  # noqa: ARG002 - a training that ends needs no lake for it
+        """The blob of the state that a further stage begins with; None where the training ends here."""
+        return None
 
     @staticmethod
     def kept(lake: Lake, save: Callable[[Path], None]) -> str:

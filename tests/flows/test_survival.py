@@ -21,6 +21,7 @@ from tasks.progress import SilentProgress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 LONGEST_DELAY_S = 0.2
+REFRESHED = "reward.refresh_every=2"  # The policy of route ppo, of three iterations, learns in two segments.
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Pla
 @pytest.fixture(scope="module")
 def quiet(place: Place) -> Lake:
     """The lake of a run with one worker that nobody disturbed."""
-    done = place.run("quiet", "run.workers=1")
+    done = place.run("quiet", REFRESHED, "run.workers=1")
     assert done.returncode == 0, done.stderr
     return place.lake("quiet")
 
@@ -56,12 +57,14 @@ UNDER_WAY: dict[str, Seen] = {
     "candidates": lambda _, lake: rows(lake, "candidates"),
     "preferences": lambda _, lake: rows(lake, "preferences", arm="ppo_context"),
     "reward_model": lambda _, lake: rows(lake, "checkpoints", role="reward", final=False),
+    "first segment": lambda _, lake: rows(lake, "checkpoints", arm="ppo_context_segment_1", final=False),
+    "refresh": lambda _, lake: rows(lake, "preferences", arm="ppo_context_refresh_1"),
     "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
     "policy by ranks": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ranks", final=False),
     "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
     "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
-TRAININGS = {"sft", "reward_model", "policy", "policy by ranks"}
+TRAININGS = {"sft", "reward_model", "first segment", "policy", "policy by ranks"}
 
 
 def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, left: set[str]) -> str | None:
@@ -91,7 +94,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     while left:
         # Some with a Prefect server of its own, which then dies with it.
         here = replace(place, server=None if len(killed) % 8 == 1 else place.server)
-        with here.started("killed", "run.workers=1") as process:
+        with here.started("killed", REFRESHED, "run.workers=1") as process:
             stage = first_under_way(process, here, lake, left)
             if stage is None:
                 break
@@ -105,7 +108,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     assert len(killed) >= 10
     assert set(killed) >= TRAININGS
     assert broken_off >= 5
-    done = place.run("killed", "run.workers=1")
+    done = place.run("killed", REFRESHED, "run.workers=1")
     assert done.returncode == 0, done.stderr
     assert contents(lake) == contents(quiet)
     assert adapters(lake) == adapters(quiet)
@@ -127,10 +130,12 @@ def test_lineage_of_a_policy_names_every_stage_before_it(quiet: Lake) -> None:
 
 def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) -> None:
     before = contents(quiet)
-    done = what_is_done(load("miniature", place.overrides("quiet")), SilentProgress())
+    done = what_is_done(load("miniature", [*place.overrides("quiet"), REFRESHED]), SilentProgress())
     assert len(done) > 15
     assert [visit.name for visit in done.values() if visit.result is None or not visit.result.cached] == []
-    more = what_is_done(load("miniature", [*place.overrides("quiet"), "benchmark.limit=20"]), SilentProgress())
+    more = what_is_done(
+        load("miniature", [*place.overrides("quiet"), REFRESHED, "benchmark.limit=20"]), SilentProgress()
+    )
     left = {name: visit.left for name, visit in more.items() if visit.result is None}
     assert left == {f"benchmark {name}": 20 for name in ("base", "sft", "ppo_context", "ranks")}
     assert contents(quiet) == before, "a plan writes nothing"
@@ -138,8 +143,8 @@ def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) ->
 
 def test_two_runs_of_one_lake_at_once_end_well_and_as_one_whatever_their_workers(place: Place, quiet: Lake) -> None:
     """The quiet run had one worker; these have two each, and race for every shard."""
-    two = "run.workers=2"
-    with place.started("both", two) as first, place.started("both", two) as second:
+    two = (REFRESHED, "run.workers=2")
+    with place.started("both", *two) as first, place.started("both", *two) as second:
         assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0), place.said("both")
     assert contents(place.lake("both")) == contents(quiet)
     assert adapters(place.lake("both")) == adapters(quiet)

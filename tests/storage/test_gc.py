@@ -175,6 +175,23 @@ def test_states_of_ended_trainings_go_and_those_under_way_stay(lake_root: str, t
     assert clean(lake) == {}
 
 
+def test_a_state_that_an_ended_training_hands_on_stays(lake_root: str, tmp_path: Path) -> None:
+    """A further stage goes on from it: the row that the training ended with names it."""
+    lake = Lake(lake_root)
+    states = [lake.blobs.put_folder(folder_of(tmp_path, name)) for name in ("first", "last")]
+    adapter = lake.blobs.put_folder(folder_of(tmp_path, "adapter"))
+    table = lake.table("checkpoints")
+    for step, state in enumerate(states, 1):
+        table.commit_shard([checkpoint(step, state=state)], stage_key="done-state", shard=step)
+    table.commit_shard([checkpoint(2, blob=adapter, state=states[1])], stage_key="done", shard=0)
+    lake.table("stages").commit_shard([complete("done")], stage_key="done", shard=-1)
+    assert clean(lake) == {"ended training": 3}
+    fresh = Lake(lake_root)
+    assert [fresh.blobs.exists(blob) for blob in (*states, adapter)] == [False, True, True]
+    assert fresh.table("checkpoints").read()["stage_key"].to_pylist() == ["done"]
+    assert clean(lake) == {}
+
+
 def test_what_is_young_is_left_alone(tmp_path: Path) -> None:
     lake = labelled(str(tmp_path), shards=1)
     nobody = lake.blobs.put(b"nobody's yet")

@@ -52,15 +52,15 @@ def test_each_step_is_shown_once_also_by_the_run_after_a_killed_one(tmp_path: Pa
     lake, folder = Lake(tmp_path / "lake"), tmp_path / "boards"
     curves(lake, 1, 2)
     with Board(Shown(folder), "policy ranks") as board:
-        board.show(lake.table("metrics"), KEY, 2)
-        board.show(lake.table("metrics"), KEY, 2)
+        board.show(lake.table("metrics"), [KEY], 2)
+        board.show(lake.table("metrics"), [KEY], 2)
         curves(lake, 3, 4)
-        board.show(lake.table("metrics"), KEY, 4)
+        board.show(lake.table("metrics"), [KEY], 4)
     expected = sorted((name, step, step / 10) for step in range(1, 5) for name in ("kl", "reward"))
     assert written(folder / "policy_ranks") == expected
     curves(lake, 5, 6)
     with Board(Shown(folder), "policy ranks") as board:
-        board.show(lake.table("metrics"), KEY, 6)
+        board.show(lake.table("metrics"), [KEY], 6)
     assert len(written(folder / "policy_ranks")) == 12
 
 
@@ -68,9 +68,9 @@ def test_nothing_is_written_where_nothing_was_learned_or_no_folder_is_given(tmp_
     lake = Lake(tmp_path / "lake")
     curves(lake, 1, 2)
     with Board(Shown(tmp_path / "boards"), "sft") as board:
-        board.show(lake.table("metrics"), KEY, 0)
+        board.show(lake.table("metrics"), [KEY], 0)
     with Board(Shown(), "sft") as board:
-        board.show(lake.table("metrics"), KEY, 2)
+        board.show(lake.table("metrics"), [KEY], 2)
     assert not (tmp_path / "boards").exists()
 
 
@@ -123,10 +123,10 @@ def test_mlflow_is_told_every_step_once(tmp_path: Path, server: Server) -> None:
     lake = Lake(tmp_path / "lake")
     curves(lake, 1, 1)
     with Board(Shown(trackers=("mlflow",), run="mine"), "policy ranks") as board:
-        board.show(lake.table("metrics"), KEY, 1)
-        board.show(lake.table("metrics"), KEY, 1)
+        board.show(lake.table("metrics"), [KEY], 1)
+        board.show(lake.table("metrics"), [KEY], 1)
         curves(lake, 2, 2)
-        board.show(lake.table("metrics"), KEY, 2)
+        board.show(lake.table("metrics"), [KEY], 2)
     steps = [("id", name, step / 10, step) for step in (1, 2) for name in ("kl", "reward")]
     assert server.told == [("experiment", "mine"), ("mine", "policy ranks"), *steps, ("end", "id")]
 
@@ -135,7 +135,7 @@ def test_wandb_is_told_every_step_once(tmp_path: Path, server: Server) -> None:
     lake = Lake(tmp_path / "lake")
     curves(lake, 1, 2)
     with Board(Shown(trackers=("wandb",), run="mine"), "sft") as board:
-        board.show(lake.table("metrics"), KEY, 2)
+        board.show(lake.table("metrics"), [KEY], 2)
     about = {"group": "mine", "name": "sft", "reinit": "create_new"}
     steps = [({"kl": step / 10, "reward": step / 10}, step) for step in (1, 2)]
     assert server.told == [about, *steps, "end"]

@@ -196,7 +196,7 @@ def test_a_reward_model_trains_a_policy_without_a_critic(
     short = RewardConfig.model_validate(
         {"training": {"steps": 2, "batch_size": 2, "save_every": 2, "held_out": 0.0, "warmup": 1, "rate": 1e-3}}
     )
-    scored = reward_model(ctx, short, labels, None, asked, seen[0], base_model(), "arm")
+    scored = reward_model(ctx, short, [labels], None, asked, seen[0], base_model(), "arm")
     reward = RewardSource.of(scored, short, None, seen[0], base_model())
     done = policy_by_rewards(ctx, config(), reward, asked, seen[0], base_model(), "arm")
     assert done.ok == 1

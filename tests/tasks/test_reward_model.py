@@ -30,7 +30,7 @@ def test_other_labels_that_say_the_same_train_nothing_anew(ctx: RunContext) -> N
 
     def train(key: str, preferred: list[str], p_a: float) -> StageResult:
         judged = labels(ctx.lake, VIDEOS, key, preferred, p_a)
-        return reward_model(ctx, CONFIG, judged, None, instructions, tokens, base_model(), "arm")
+        return reward_model(ctx, CONFIG, [judged], None, instructions, tokens, base_model(), "arm")
 
     first = train("judge-1", ["a", "b", "tie"], p_a=0.9)
     same = train("judge-2", ["a", "b", "tie"], p_a=0.6)
