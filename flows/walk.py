@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.steps import Trained
+from flows.steps import Rewarded, Trained
 from tasks.stage import RunContext, StageResult
 
 logger = logging.getLogger(__name__)
+REWARDED_BY = ("stage", "captions", "tokens", "model")  # What of a reward model other stages make.
 
 
 class NotDoneError(Exception):
@@ -103,6 +104,9 @@ class Walk:
         if isinstance(value, Trained):
             merged, adapter = self._unpack(value.merged), self._unpack(value.adapter)
             return replace(value, merged=merged, adapter=adapter).resolve(self.ctx.lake)
+        if isinstance(value, Rewarded):
+            parts = {name: self._unpack(getattr(value, name)) for name in REWARDED_BY}
+            return replace(value, **parts).resolve(self.ctx.lake)
         if isinstance(value, dict):
             return {key: self._unpack(each) for key, each in value.items()}
         return value
@@ -114,5 +118,7 @@ def _visits(values: Sequence[Any]) -> Iterator[Visit]:
             yield value
         elif isinstance(value, Trained):
             yield from _visits([value.merged, value.adapter])
+        elif isinstance(value, Rewarded):
+            yield from _visits([getattr(value, name) for name in REWARDED_BY])
         elif isinstance(value, dict):
             yield from _visits([*value.values()])
