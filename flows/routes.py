@@ -54,11 +54,12 @@ def taught(
         done = rounds(step, p, shown, answered, start, arm)
         return Taught(done[-1].judged, {each.name: each.audited for each in done}, None, done[-1].learned)
     way, learner = p.judging(arm), (shown.asked, shown.seen, start, name)
-    judged = step(preferences, way, answered, *shown.judge(way), name, label=name)
+    judged = step(preferences, way, answered, *shown.judge(way, start), name, label=name)
     audited = step(audit, p.audit, {name: judged, **blind}, shown.asked, name, gate=[name], label=name)
     checked = [audited] if p.audit.gated else []
     if arm.route == "grpo_rank":
-        ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
+        seen_by_ranker, narrated, model = shown.judge(way, start)
+        ranker = (way, model, seen_by_ranker, narrated)
         learned = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
         return Taught(judged, {name: audited}, None, learned)
     captions = shown.narrated if p.reward.reads_narrative else None
