@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from storage.lake import Lake
-from tasks.study import crossed_bootstrap, markdown, studies_of, study_of, write_study
+from tasks.study import crossed_bootstrap, studies_of, study_of
+from tasks.study_page import Findings, markdown, write_study
 
 VIDEOS, QUESTIONS = 30, 4
 
@@ -57,8 +58,11 @@ def test_means_differences_and_recovery(keys: tuple[Lake, dict[int, dict[str, st
     assert difference.mean == pytest.approx(0.45)
     assert difference.low < 0.45 < difference.high
     assert difference.p <= 1e-3
-    assert difference.recovery == pytest.approx(0.9)
-    page = write_study(studies_of(*keys), tmp_path / "study")
+    assert difference.recovery is not None
+    assert difference.recovery.value == pytest.approx(0.9)
+    assert difference.recovery.low < 0.9 < difference.recovery.high
+    assert found.scores["arm"].low < 0.95 < found.scores["arm"].high
+    page = write_study(Findings("Arms", studies_of(*keys)), tmp_path / "study")
     assert "| arm - sft | +0.467 | +0.433 | +0.450 | 0.024 |" in page.read_text()
     assert [study.measure for study in studies_of(*keys)] == ["greedy_exact", "sampled_exact"], "no slots were scored"
     assert markdown(found) in page.read_text()
@@ -71,10 +75,34 @@ def test_one_seed_has_no_deviation(keys: tuple[Lake, dict[int, dict[str, str]]])
     assert found.differences[0].sd is None
 
 
-def test_other_models_or_questions_are_refused(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+def test_only_the_pairs_that_are_asked_for_are_compared(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
     lake, by_seed = keys
-    with pytest.raises(ValueError, match="other models than each other"):
-        study_of(lake, {0: by_seed[0], 1: {"base": "base"}})
+    more = {seed: {**labels, "twin": labels["arm"], "third": labels["sft"]} for seed, labels in by_seed.items()}
+
+    def pairs(*asked: tuple[str, str]) -> list[tuple[str, str]]:
+        return [(each.first, each.second) for each in study_of(lake, more, pairs=asked or None).differences]
+
+    every = [("arm", "sft"), ("twin", "sft"), ("third", "sft")]
+    assert pairs(("twin", "arm"), ("arm", "sft")) == [*every, ("twin", "arm")]
+    assert pairs() == [*every, ("arm", "twin"), ("arm", "third"), ("twin", "third")]
+    (twins,) = [each for each in study_of(lake, more).differences if (each.first, each.second) == ("arm", "twin")]
+    assert (twins.mean, twins.low, twins.high, twins.p) == (0, 0, 0, 1)
+
+
+def test_an_arm_that_lacks_a_seed_is_compared_over_those_it_has(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
+    found = study_of(lake, {0: {**by_seed[0], "late": by_seed[0]["arm"]}, 1: by_seed[1]})
+    assert found.scores["late"].values == [pytest.approx(29 / 30), None]
+    assert found.scores["late"].sd is None
+    late = {each.second: each for each in found.differences if each.first == "late"}
+    (arm,) = [each for each in found.differences if (each.first, each.second) == ("arm", "late")]
+    assert late["sft"].values == [pytest.approx(29 / 30 - 0.5), None]
+    assert arm.values == [0, None]
+    assert "| late | 0.967 |  | 0.967 |  |" in markdown(found)
+
+
+def test_other_questions_are_refused(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
     fewer = scored(lake, "fewer", lambda *_: True, questions=2)
     with pytest.raises(ValueError, match="arm was not scored on the same questions"):
         study_of(lake, {0: by_seed[0], 1: {**by_seed[1], "arm": fewer}})
