@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from flows import environment
 
 if TYPE_CHECKING:
-    from flows.parameters import Parameters
     from flows.study_file import Plan
     from flows.study_runs import Run
     from storage.lake import Lake
@@ -84,30 +83,19 @@ def study_arms(
     from flows.study_file import plan_study
 
     plan = plan_study(name, preset, overrides)
-    import prefect  # noqa: F401 - whose start would otherwise undo what keeps the terminal clear
-
-    from flows.study_runs import perform, runs_of
+    from flows.study_runs import perform, runs_of, stages_done
 
     environment.keep_terminal_clear()
     runs = runs_of(plan, seeds, parallel)
-    done = {run.id: stages for run in runs if (stages := _done(run.parameters))}
+    done = {run.id: stages for run in runs if (stages := stages_done(run.parameters))}
     tell(f"{len(runs)} runs of {len(plan.file.arms)} arms, {len(done)} of them done; lake {plan.first.run.lake_root}")
     failed: list[Run] = []
     if parallel and len(done) < len(runs):
         with _ending_on_request(), _prefect_server() as address:
             failed = perform(runs, done, parallel, {**os.environ, **address}, tell)
-        done |= {run.id: stages for run in runs if run.id not in done and (stages := _done(run.parameters))}
+        left = [run for run in runs if run.id not in done]
+        done |= {run.id: stages for run in left if (stages := stages_done(run.parameters))}
     return _compared(plan, runs, done, failed)
-
-
-def _done(p: Parameters) -> Named | None:
-    """The stages of a run, where all of them stand in the lake."""
-    from flows.plan import what_is_done
-    from tasks.progress import SilentProgress
-
-    visits = what_is_done(p, SilentProgress())
-    named = {name: visit.result.key for name, visit in visits.items() if visit.result is not None}
-    return named if visits and len(named) == len(visits) else None
 
 
 def _compared(plan: Plan, runs: Sequence[Run], done: dict[tuple[str, int], Named], failed: Sequence[Run]) -> Compared:

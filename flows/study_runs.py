@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from flows.parameters import Parameters
+from flows.plan import what_is_done
 from flows.study_file import Plan
 from tasks.pages import duration
+from tasks.progress import SilentProgress
 
 POLL_S = 0.5
 STOP_S = 60.0  # For a run to end after it was told to; then it is killed.
@@ -79,6 +81,13 @@ def _run(plan: Plan, arm: str, seed: int, after: tuple[str, int] | None, workers
     overrides = [*plan.overrides[arm], *(f"run.{key}={json.dumps(value)}" for key, value in own.items())]
     command = (sys.executable, "-m", "flows.cli", "run", "--preset", plan.preset, *overrides)
     return Run(arm, seed, placed, command, after)
+
+
+def stages_done(p: Parameters) -> dict[str, str] | None:
+    """The stages of a run by name, with their keys, where all of them stand in the lake."""
+    visits = what_is_done(p, SilentProgress())
+    named = {name: visit.result.key for name, visit in visits.items() if visit.result is not None}
+    return named if visits and len(named) == len(visits) else None
 
 
 def perform(

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.pages import duration, write
 from tasks.study import Difference, Study
 from tasks.study_cost import Cost
+from tasks.study_plots import forest, over_number
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,31 @@ def write_study(findings: Findings, folder: Path) -> Path:
         "missing": [*findings.missing],
     }
     write(folder / "study.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    figures = _figures(findings)
+    for name, (_, svg) in figures.items():
+        write(folder / name, svg)
     page = folder / "study.md"
-    write(page, _page(findings))
+    write(page, _page(findings, {name: title for name, (title, _) in figures.items()}))
     return page
 
 
-def _page(findings: Findings) -> str:
+def _figures(findings: Findings) -> dict[str, tuple[str, str]]:
+    """By the names of their files: titles and SVG, of the main measure."""
+    if not findings.studies:
+        return {}
+    study = findings.studies[0]
+    found = {f"study_{study.measure}.svg": (f"{study.measure} by arm", forest(study))}
+    for curve in findings.curves:
+        drawn = over_number(study, curve.title, curve.axis, curve.points)
+        found[f"study_{curve.name}.svg"] = (curve.title, drawn)
+    return found
+
+
+def _page(findings: Findings, figures: Mapping[str, str]) -> str:
     parts = [f"# {findings.title}\n"]
     if findings.missing:
         parts.append("Missing: " + "; ".join(findings.missing) + ".\n")
+    parts += [f"![{title}]({name})\n" for name, title in figures.items()]
     for study in findings.studies:
         parts.append(f"## {study.measure}\n\n{markdown(study)}")
     if findings.arms:

@@ -91,7 +91,7 @@ def test_the_command_reproduces_the_parameters() -> None:
             "arm 'r': route grpo_rank judges again and again while it trains: set judge to local",
         ),
         (
-            "arms.0={name: r, route: grpo_rank, narrative: true, frame_set: judge_2, method: verdict, label_noise: 0.1}",
+            "arms.0={name: r, route: grpo_rank, narrative: no, frame_set: judge_2, method: verdict, label_noise: 0.1}",
             "arm 'r': route grpo_rank learns from orders, not from labels: leave label_noise out",
         ),
         (

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from storage.lake import Lake
+from tasks.expense import Expense
 from tasks.study import crossed_bootstrap, studies_of, study_of
-from tasks.study_page import Findings, markdown, write_study
+from tasks.study_cost import Cost, costs_of_arms, decided_labels
+from tasks.study_page import ArmTold, Curve, Findings, markdown, write_study
 
 VIDEOS, QUESTIONS = 30, 4
 
@@ -73,6 +79,54 @@ def test_one_seed_has_no_deviation(keys: tuple[Lake, dict[int, dict[str, str]]])
     found = study_of(lake, {0: by_seed[0]})
     assert found.scores["arm"].sd is None
     assert found.differences[0].sd is None
+
+
+def test_the_page_shows_the_figures_that_stand_beside_it(
+    keys: tuple[Lake, dict[int, dict[str, str]]], tmp_path: Path
+) -> None:
+    curves = [Curve("noise", "Against noise", "share turned round", {"arm": 0.3, "sft": 0.0, "never_run": 0.1})]
+    arms = {"arm": ArmTold("an arm | of two", ["arms=[x]"], Cost(12.0, 65.0), 2780.0)}
+    findings = Findings("Arms", studies_of(*keys), arms, curves, ["arm seed 2 failed, log run.log"])
+    page = write_study(findings, tmp_path).read_text()
+    figures = {"study_greedy_exact.svg": "greedy_exact by arm", "study_noise.svg": "Against noise"}
+    for name, title in figures.items():
+        assert f"![{title}]({name})" in page
+        said = "".join(ElementTree.fromstring((tmp_path / name).read_text()).itertext())
+        assert "sft 50.0" in said
+        assert "base 100.0" in said
+    assert "Missing: arm seed 2 failed, log run.log." in page
+    assert "| arm | an arm \\| of two | 2,780 | 12 s | 1 min 05 s | `arms=[x]` |" in page
+    values = json.loads((tmp_path / "study.json").read_text())
+    assert values["arms"]["arm"]["cost"] == {"own": 12.0, "whole": 65.0}
+    (difference,) = values["measures"]["greedy_exact"]["differences"]
+    assert difference["recovery"]["value"] == pytest.approx(0.9)
+    assert write_study(findings, tmp_path / "again").read_text() == page
+    assert (tmp_path / "again" / "study_noise.svg").read_text() == (tmp_path / "study_noise.svg").read_text()
+
+
+def test_a_stage_costs_the_arm_that_alone_needs_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for key, seconds in {"shared": 10.0, "own": 4.0, "other": 6.0}.items():
+        detail = json.dumps({"expense": asdict(Expense(seconds=seconds - 1, load_seconds=1.0))})
+        row = {"run": "r", "event_id": key, "at": datetime.now(UTC), "event": "stage_finished", "stage": "s"}
+        lake.log([{**row, "stage_key": key, "cached": False, "seconds": 99.0, "detail": detail}])
+    stages = {0: {"one": {"sft": "shared", "policy one": "own"}, "two": {"sft": "shared", "policy two": "other"}}}
+    assert costs_of_arms(lake, stages) == {"one": Cost(4.0, 14.0), "two": Cost(6.0, 16.0)}
+
+
+def test_the_labels_of_an_arm_are_those_of_its_own_judge(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for key, preferred in {"arm": "abt", "blind": "aaa", "first": "ab", "second": "b"}.items():
+        how = {"method": "verdict", "arm": key, "video": "v", "question": "?", "answer_a": "x", "answer_b": "y"}
+        rows = [
+            {"item_id": str(place), "status": "ok", "item_key": key, "run": "r", "seed": 0, "instruction": str(place)}
+            | {"preferred": "tie" if each == "t" else each, "a": 0, "b": 1, **how}
+            for place, each in enumerate(preferred)
+        ]
+        lake.table("preferences").commit_shard(rows, stage_key=key, shard=0)
+    rounds = {f"preferences dpo_round_{number}": key for number, key in enumerate(("first", "second"), 1)}
+    stages = {0: {"arm": {"preferences arm": "arm", "preferences arm_blind": "blind", "sft": "x"}, "dpo": rounds}}
+    assert decided_labels(lake, stages) == {"arm": 2, "dpo": 3}
 
 
 def test_only_the_pairs_that_are_asked_for_are_compared(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
