@@ -45,7 +45,7 @@ def over_number(study: Study, title: str, axis: str, points: Mapping[str, float]
         axis: what the number is.
         points: the number of each arm; SFT and base may stand among them too.
     """
-    shown = sorted((number, study.scores[arm]) for arm, number in points.items() if arm in study.scores)
+    shown = [(points[arm], study.scores[arm]) for arm in sorted(points, key=points.__getitem__) if arm in study.scores]
     with drawing(WIDE_IN, CURVE_IN, title) as (figure, axes):
         numbers = [number for number, _ in shown]
         axes.plot(numbers, [100 * each.mean for _, each in shown], color=ARM, linewidth=1.4)

@@ -84,7 +84,9 @@ def test_one_seed_has_no_deviation(keys: tuple[Lake, dict[int, dict[str, str]]])
 def test_the_page_shows_the_figures_that_stand_beside_it(
     keys: tuple[Lake, dict[int, dict[str, str]]], tmp_path: Path
 ) -> None:
-    curves = [Curve("noise", "Against noise", "share turned round", {"arm": 0.3, "sft": 0.0, "never_run": 0.1})]
+    curves = [
+        Curve("noise", "Against noise", "share turned round", {"arm": 0.3, "sft": 0.3, "base": 0.1, "never_run": 0.1})
+    ]
     arms = {"arm": ArmTold("an arm | of two", ["arms=[x]"], Cost(12.0, 65.0), 2780.0)}
     findings = Findings("Arms", studies_of(*keys), arms, curves, ["arm seed 2 failed, log run.log"])
     page = write_study(findings, tmp_path).read_text()
