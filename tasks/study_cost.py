@@ -16,7 +16,9 @@ Stages = Mapping[int, Mapping[str, Mapping[str, str]]]
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of workers, models loaded included, in the mean over the seeds; of one-threaded workers CPU seconds.
+    """Seconds that workers worked, in the mean over the seeds: CPU seconds where each has one thread and a core.
+
+    Starting them is left out: it falls to whatever stage a process begins with.
 
     Attributes:
         own: of the stages that no other arm of the same seed needs.
@@ -30,7 +32,7 @@ class Cost:
 def costs_of_arms(lake: Lake, stages: Stages) -> dict[str, Cost]:
     """By arm. What a killed run had paid for the stage that it was at is missing."""
     keys = {key for of_seed in stages.values() for named in of_seed.values() for key in named.values()}
-    spent = {key: each.seconds + each.load_seconds for key, (each, _) in spent_on(lake, sorted(keys)).items()}
+    spent = {key: each.seconds for key, (each, _) in spent_on(lake, sorted(keys)).items()}
     found: dict[str, list[Cost]] = {}
     for of_seed in stages.values():
         users = Counter(key for named in of_seed.values() for key in {*named.values()})

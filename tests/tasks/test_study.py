@@ -109,7 +109,7 @@ def test_the_page_shows_the_figures_that_stand_beside_it(
 def test_a_stage_costs_the_arm_that_alone_needs_it(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     for key, seconds in {"shared": 10.0, "own": 4.0, "other": 6.0}.items():
-        detail = json.dumps({"expense": asdict(Expense(seconds=seconds - 1, load_seconds=1.0))})
+        detail = json.dumps({"expense": asdict(Expense(seconds=seconds, load_seconds=9.0))})
         row = {"run": "r", "event_id": key, "at": datetime.now(UTC), "event": "stage_finished", "stage": "s"}
         lake.log([{**row, "stage_key": key, "cached": False, "seconds": 99.0, "detail": detail}])
     stages = {0: {"one": {"sft": "shared", "policy one": "own"}, "two": {"sft": "shared", "policy two": "other"}}}
