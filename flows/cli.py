@@ -141,16 +141,34 @@ def relabel(
 
 @app.command()
 def study(
-    preset: Annotated[str, typer.Option(help="A preset's name, or the path of a YAML file.")],
     overrides: Overrides = None,
+    preset: Annotated[str | None, typer.Option(help="A preset's name, or the path of a YAML file.")] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="A study's name, or the path of a YAML file with arms; its preset may stand in it."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from run.seed on.")] = 5,
+    parallel: Annotated[
+        int, typer.Option(min=0, help="With --arms: runs at a time; 0 runs nothing and compares what is there.")
+    ] = 2,
 ) -> None:
-    """Runs a preset once a seed and compares its arms: means, deviations, paired differences, p values."""
-    from flows.study_command import run_study
+    """Runs arms once a seed and compares them: means, deviations, paired differences, p values.
 
-    table, page = run_study(preset, overrides or [], seeds)
-    out.print(table, markup=False, soft_wrap=True)
-    out.print(f"Study: {page}", soft_wrap=True)
+    The arms are those of a study file, each a run of its own, or those of one preset.
+    """
+    from flows.study_command import study_arms, study_preset
+
+    if arms is None and preset is None:
+        _stop("Give --arms (a study file) or --preset (whose arms are compared).")
+    found = (
+        study_arms(arms, preset, overrides or [], seeds, parallel, lambda line: out.print(line, soft_wrap=True))
+        if arms is not None
+        else study_preset(str(preset), overrides or [], seeds)
+    )
+    out.print(found.table, markup=False, soft_wrap=True)
+    out.print(f"Study: {found.page}", soft_wrap=True)
+    if found.failures:
+        _stop("\n".join(found.failures))
 
 
 @app.command()

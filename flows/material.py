@@ -12,7 +12,7 @@ from tasks.captions import captions
 from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
 from tasks.model_ref import ModelRef
-from tasks.preferences import PreferencesConfig
+from tasks.preferences import SELF, PreferencesConfig
 from tasks.progress import Progress
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import visual_tokens
@@ -30,10 +30,17 @@ class Material:
     seen_by_labeler: Pending
     narrated: Pending
 
-    def judge(self, config: PreferencesConfig) -> tuple[Pending, Pending, ModelRef | JudgeEndpoint | Person]:
-        """What the preferences stage is handed: what the judge is shown, the narratives, and the judge."""
+    def judge(
+        self, config: PreferencesConfig, policy: Trained
+    ) -> tuple[Pending, Pending, ModelRef | Trained | JudgeEndpoint | Person]:
+        """What the preferences stage is handed: what the judge is shown, the narratives, and the judge.
+
+        `policy` is the one that answered, for arms whose judge it is itself.
+        """
         if (outside := config.endpoint or config.person) is not None:
             return self.sampled, self.narrated, outside
+        if config.judge == SELF:
+            return self.seen, self.narrated, policy
         return self.seen_by_labeler, self.narrated, self.labeler
 
 

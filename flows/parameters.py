@@ -19,7 +19,7 @@ from tasks.dpo import SelfDpoConfig
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
 from tasks.policy import PpoConfig
-from tasks.preferences import LOCAL, JudgesConfig, JudgingConfig, PreferencesConfig
+from tasks.preferences import LOCAL, MODELS, JudgesConfig, JudgingConfig, PreferencesConfig
 from tasks.prepare import PrepareConfig
 from tasks.report import ReportConfig
 from tasks.reward_model import RewardConfig
@@ -201,6 +201,22 @@ class Labelling(BaseModel):
         return [arm for arm in self.arms if arm.route != "self_dpo"]
 
 
+def _check_route(arm: Arm) -> None:
+    """Raises ValueError where an arm's route cannot use the labels that the arm asks for."""
+    judges = {"grpo_rank": MODELS, "self_dpo": (LOCAL,)}.get(arm.route)
+    if judges is None:
+        return
+    if arm.judge not in judges or arm.blind:
+        raise ValueError(
+            f"arm {arm.name!r}: route {arm.route} judges again and again while it trains: set judge to "
+            f"{' or '.join(judges)} and blind to false"
+        )
+    if arm.route == "grpo_rank" and arm.label_noise:
+        raise ValueError(
+            f"arm {arm.name!r}: route grpo_rank learns from orders, not from labels: leave label_noise out"
+        )
+
+
 class Parameters(Labelling):
     """All sections of a preset."""
 
@@ -228,11 +244,7 @@ class Parameters(Labelling):
     @model_validator(mode="after")
     def _can_learn(self) -> Self:
         for arm in self.arms:
-            if arm.route in ("grpo_rank", "self_dpo") and (arm.judge != LOCAL or arm.blind):
-                raise ValueError(
-                    f"arm {arm.name!r}: route {arm.route} judges again and again while it trains: set judge to local "
-                    "and blind to false"
-                )
+            _check_route(arm)
             if arm.route == "grpo_rank":
                 self.grpo.ranking(self.judging(arm))  # Raises what does not fit.
             if arm.route in REWARDED and self.reward.refresh_every:

@@ -23,7 +23,7 @@ from tasks.fanout import WorkerPool
 from tasks.plan import SAMPLE, Line, Plan, Size, digest, in_the_lake, scaled
 from tasks.plan_endpoint import MOST, priced
 from tasks.plan_sample import VIDEOS, write_sample
-from tasks.preferences import LOCAL, JudgingConfig
+from tasks.preferences import LOCAL, MODELS, JudgingConfig
 from tasks.prepare import prepare
 from tasks.progress import Progress
 from tasks.report import machine
@@ -93,7 +93,7 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     values["self_dpo"]["training"] |= _short("policy_by_pairs", p.self_dpo.training.steps) | {"held_out": 0.0}
     values["preferences"] |= {"endpoints": {}, "tie_margin": 0.0}  # A sample's pairs are few: none is to be lost.
     for way in [*values["arms"], *values["agreement"]["conditions"]]:
-        way["judge"] = LOCAL
+        way["judge"] = way["judge"] if way["judge"] in MODELS else LOCAL
     # Limits that nothing can break: one of them asks for labels of its own, which cost something.
     never = {"max_position_bias": 0.5, "max_length_bias": 1.0, "min_consistency": 0.0, "max_blind_agreement": 1.0}
     values["audit"] |= {name: never[name] for name in LIMITS if values["audit"][name] is not None}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flows.parameters import Parameters
 from tasks.pages import map_texts, without_places
@@ -33,19 +33,14 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Parameters:
     Raises:
         PresetError: the preset is missing or no YAML, a key is unknown, or a value is refused.
     """
-    path = _path(preset)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise PresetError(f"Preset {path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise PresetError(f"Preset {path} must hold sections (run, data, models, ...), not {type(values).__name__}.")
+    path = found("preset", preset, FOLDER)
+    values = sections(path)
     for override in overrides:
         _apply(values, override)
     try:
         return Parameters.model_validate(_interpolate(values))
     except ValidationError as error:
-        raise PresetError(f"Preset {path}:\n" + "\n".join(_complaints(error))) from error
+        raise PresetError(f"Preset {path}:\n" + "\n".join(complaints(error, Parameters))) from error
 
 
 def command(parameters: Parameters) -> str:
@@ -85,20 +80,41 @@ def _as_yaml(value: Any) -> str:
     return str(value) if plain else json.dumps(value)
 
 
-def names() -> list[str]:
-    """The presets that come with the project."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def names(folder: Path = FOLDER) -> list[str]:
+    """The presets that come with the project, or what else a folder has of such files."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _path(preset: str) -> Path:
-    if preset in names():
-        return FOLDER / f"{preset}.yaml"
-    if Path(preset).is_file():
-        return Path(preset)
+def found(what: str, name: str, folder: Path) -> Path:
+    """The YAML file of that name in the folder, or of that path.
+
+    Raises:
+        PresetError: there is none; `what` says what was looked for.
+    """
+    known = names(folder)
+    if name in known:
+        return folder / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
     raise PresetError(
-        f"There is no preset {preset!r}{_nearest(preset, names())}. Give the path of a YAML file or one of: "
-        f"{', '.join(names())}."
+        f"There is no {what} {name!r}{nearest(name, known)}. Give the path of a YAML file or one of: "
+        f"{', '.join(known)}."
     )
+
+
+def sections(path: Path) -> dict[str, Any]:
+    """What a YAML file holds by its first keys.
+
+    Raises:
+        PresetError: it cannot be read, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise PresetError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise PresetError(f"{path} must hold sections (such as run, data, models), not {type(values).__name__}.")
+    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -141,21 +157,23 @@ def _interpolate(value: Any) -> Any:
     return value
 
 
-def _complaints(error: ValidationError) -> Iterator[str]:
-    schema = Parameters.model_json_schema()
+def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """What is wrong with the values of a model, one line each, unknown keys with the nearest known one."""
+    schema = model.model_json_schema()
     for problem in error.errors(include_url=False):
         place = ".".join(map(str, problem["loc"]))
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = _keys(schema, schema, problem["loc"][:-1])
-            yield f"  {place}: unknown key{_nearest(str(problem['loc'][-1]), known)}; known: {', '.join(known)}"
+            yield f"  {place}: unknown key{nearest(str(problem['loc'][-1]), known)}; known: {', '.join(known)}"
         elif problem["type"] == "missing":
             yield f"  {place}: is missing"
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            yield f"  {place or 'preset'}: {message} (given: {repr(problem['input'])[:80]})"
+            yield f"  {place or 'whole'}: {message} (given: {repr(problem['input'])[:80]})"
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The end of a message that names what comes nearest to the word; empty where nothing does."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}" if close else ""
 

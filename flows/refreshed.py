@@ -22,7 +22,7 @@ from tasks.group_policy import policy_by_rewards
 from tasks.model_ref import ModelRef
 from tasks.policy import policy
 from tasks.preferences import preferences
-from tasks.reward_model import reward_model
+from tasks.reward_model import RewardConfig, reward_model
 from tasks.segments import refresh_name, segment_name
 from tasks.stage import StageResult
 
@@ -67,12 +67,12 @@ def course(
         critic: the base of reward model and critic, and its visual tokens.
         first: the labels of what `start` answers.
     """
-    done = Course([], [], [])
+    done, read = Course([], [], []), p.reward if arm.narrative else p.reward.without_narrative()
     *begun, last = p.segments(arm)
     for number, iterations in enumerate([*begun, last]):
         done.labels.append(first if number == 0 else _labels(step, p, arm, shown, start, done.segments))
-        done.rewarded.append(reward := _reward(step, p, shown, critic, done.labels))
-        rewarded = Rewarded(reward, p.reward, _captions(p, shown), critic[1], critic[0])
+        done.rewarded.append(reward := _reward(step, read, p.audit.gated, shown, critic, done.labels))
+        rewarded = Rewarded(reward, read, _captions(read, shown), critic[1], critic[0])
         learn: tuple[Learned, object] = (policy_by_rewards, p.grpo) if arm.route == "grpo" else (policy, p.ppo)
         given = (rewarded, shown.asked, shown.seen, start, arm.name)
         label = arm.name if iterations is last else segment_name(arm.name, number + 1)
@@ -82,18 +82,23 @@ def course(
 
 
 def _reward(
-    step: Steps, p: Parameters, shown: Material, critic: tuple[Trained | ModelRef, Pending], labels: Sequence[Labels]
+    step: Steps,
+    read: RewardConfig,
+    gated: bool,
+    shown: Material,
+    critic: tuple[Trained | ModelRef, Pending],
+    labels: Sequence[Labels],
 ) -> Pending:
     """A reward model on all of the labels, as soon as the last of them have passed the audit."""
     name, base, seen = labels[-1].name, *critic
-    checked = [labels[-1].audited] if p.audit.gated else []
+    checked = [labels[-1].audited] if gated else []
     judged = [each.judged for each in labels]
-    about = (judged, _captions(p, shown), shown.asked, seen, base, name)
-    return step(reward_model, p.reward, *about, label=name, after=checked)
+    about = (judged, _captions(read, shown), shown.asked, seen, base, name)
+    return step(reward_model, read, *about, label=name, after=checked)
 
 
-def _captions(p: Parameters, shown: Material) -> Pending | None:
-    return shown.narrated if p.reward.reads_narrative else None
+def _captions(read: RewardConfig, shown: Material) -> Pending | None:
+    return shown.narrated if read.reads_narrative else None
 
 
 def _labels(
@@ -103,10 +108,10 @@ def _labels(
     name, way = refresh_name(arm.name, len(segments)), p.judging(arm)
     now = Trained(start.base, merged=start.merged, adapter=segments[-1])
     answered = step(candidates, p.candidates, shown.asked, shown.seen, now, name, label=name)
-    judged = step(preferences, way, answered, *shown.judge(way), name, label=name)
+    judged = step(preferences, way, answered, *shown.judge(way, start), name, label=name)
     labels = {name: judged}
     if p.audit.max_blind_agreement is not None and not arm.blind:
         twin, blind = p.judging(arm.blinded()), f"{name}_blind"
-        labels[blind] = step(preferences, twin, answered, *shown.judge(twin), blind, label=blind)
+        labels[blind] = step(preferences, twin, answered, *shown.judge(twin, start), blind, label=blind)
     audited = step(audit, p.audit, labels, shown.asked, name, gate=[name], label=name)
     return Labels(name, judged, audited)

@@ -89,12 +89,13 @@ def labelling(step: Steps, p: Labelling) -> dict[str, Pending]:
     # Retrained for each new question, the model would answer all questions anew, and nothing could be kept.
     supervised = latest(step.ctx.lake, "sft", model=base.identity) or step(sft, p.sft, shown.asked, shown.seen, base)
     answering = p.candidates.model_copy(update={"reuse": True})
-    answered = step(candidates, answering, shown.asked, shown.seen, Trained(base, merged=supervised))
+    start = Trained(base, merged=supervised)
+    answered = step(candidates, answering, shown.asked, shown.seen, start)
 
     labelled = {}
     for arm in p.labelled:
         way = p.judging(arm)
-        labelled[arm.name] = step(preferences, way, answered, *shown.judge(way), arm.name, label=arm.name)
+        labelled[arm.name] = step(preferences, way, answered, *shown.judge(way, start), arm.name, label=arm.name)
     return labelled
 
 

@@ -107,7 +107,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     blind = {}
     for twin in p.blind_twins():
         way = p.judging(twin)
-        blind[twin.name] = step(preferences, way, answered, *shown.judge(way), twin.name, label=twin.name)
+        blind[twin.name] = step(preferences, way, answered, *shown.judge(way, start), twin.name, label=twin.name)
     arms = {arm.name: taught(step, p, arm, shown, answered, start, critic, blind) for arm in p.arms}
 
     tuned = {name: Trained(base, merged=supervised, adapter=arm.learned) for name, arm in arms.items()}
@@ -123,7 +123,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         compared = {}
         for condition in p.agreement.conditions:
             name, way = condition.name, p.judging(condition)
-            compared[name] = step(preferences, way, tried, *shown.judge(way), name, label=name)
+            compared[name] = step(preferences, way, tried, *shown.judge(way, start), name, label=name)
         agreed = step(agreement, p.agreement, compared, asked)
         audited["held out"] = step(audit, p.audit, compared, asked, "held out", label="held out")
     judged = {name: arm.judged for name, arm in arms.items()}

@@ -62,11 +62,12 @@ def taught(
         audits = {each.name: each.audited for each in each_round}
         return Taught(each_round[-1].judged, audits, {}, each_round[-1].learned)
     name, way = arm.name, p.judging(arm)
-    judged = step(preferences, way, answered, *shown.judge(way), name, label=name)
+    judged = step(preferences, way, answered, *shown.judge(way, start), name, label=name)
     audited = step(audit, p.audit, {name: judged, **blind}, shown.asked, name, gate=[name], label=name)
     if arm.route == "grpo_rank":
         checked = [audited] if p.audit.gated else []
-        ranker = (way, shown.labeler, shown.seen_by_labeler, shown.narrated)
+        seen_by_ranker, narrated, model = shown.judge(way, start)
+        ranker = (way, model, seen_by_ranker, narrated)
         learner = (shown.asked, shown.seen, start, name)
         learned = step(policy_by_ranks, p.grpo, *ranker, *learner, label=name, after=checked)
         return Taught(judged, {name: audited}, {}, learned)

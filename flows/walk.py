@@ -11,6 +11,7 @@ from flows.steps import Rewarded, Trained
 from tasks.stage import RunContext, StageResult
 
 logger = logging.getLogger(__name__)
+REWARDED_BY = ("stage", "captions", "tokens", "model")  # What of a reward model other stages make.
 
 
 class NotDoneError(Exception):
@@ -104,7 +105,7 @@ class Walk:
             merged, adapter = self._unpack(value.merged), self._unpack(value.adapter)
             return replace(value, merged=merged, adapter=adapter).resolve(self.ctx.lake)
         if isinstance(value, Rewarded):
-            parts = {name: self._unpack(getattr(value, name)) for name in ("stage", "captions", "tokens", "model")}
+            parts = {name: self._unpack(getattr(value, name)) for name in REWARDED_BY}
             return replace(value, **parts).resolve(self.ctx.lake)
         if isinstance(value, dict):
             return {key: self._unpack(each) for key, each in value.items()}
@@ -120,7 +121,7 @@ def _visits(values: Sequence[Any]) -> Iterator[Visit]:
         elif isinstance(value, Trained):
             yield from _visits([value.merged, value.adapter])
         elif isinstance(value, Rewarded):
-            yield from _visits([value.stage, value.captions, value.tokens, value.model])
+            yield from _visits([getattr(value, name) for name in REWARDED_BY])
         elif isinstance(value, list):
             yield from _visits(value)
         elif isinstance(value, dict):

@@ -26,7 +26,7 @@ from tasks.rankings import RankingsConfig, rankings
 from tasks.reward_model import reward_model
 from tasks.sft import sft
 from tasks.stage import RunContext, StageResult
-from tasks.study import markdown_table
+from tasks.study_page import markdown_table
 
 
 @dataclass

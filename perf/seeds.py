@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tasks.study import markdown_table
+from tasks.study_page import markdown_table
 
 MEASURES = ("greedy_exact", "greedy_slot", "sampled_exact")
 

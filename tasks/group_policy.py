@@ -45,8 +45,8 @@ class GrpoConfig(BaseModel):
     training: GrpoSettings = Field(default=GrpoSettings(), description="Rollouts, rates and what an advantage is.")
     ranker: Literal["tournament", "listwise", "truth"] = Field(
         default="tournament",
-        description="Route grpo_rank: tournament: the arm's judge compares every two answers; listwise: the labeler "
-        "orders them in one prompt; truth: the true answers, an upper bound and no AI feedback.",
+        description="Route grpo_rank: tournament: the arm's judge compares every two answers; listwise: the judge's "
+        "model orders them in one prompt; truth: the true answers, an upper bound and no AI feedback.",
     )
     prompts: RankPrompts = Field(default=RankPrompts(), description="Ranker listwise: what the labeler is asked.")
     monitor: SlotVocabulary | None = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tasks.preferences import PreferencesConfig
 
 Candidate = tuple[int, str]
+TURNED_ROUND = {"a": "b", "b": "a", "tie": "tie"}
 
 
 def pairs_of(item: dict[str, Any], most: int | None) -> list[tuple[Candidate, Candidate]]:
@@ -66,5 +69,14 @@ def pairs_outcome(
     for ((a, text_a), (b, text_b)), verdict in zip(pairs_of(item, config.max_pairs), verdicts, strict=True):
         if isinstance(verdict, NoVerdict):
             return Outcome(item["item_id"], None, f"candidates {a} and {b}: {verdict.reason}")
-        rows.append({**about, "a": a, "b": b, "answer_a": text_a, "answer_b": text_b, **vars(verdict)})
+        row = {**about, "a": a, "b": b, "answer_a": text_a, "answer_b": text_b, **vars(verdict)}
+        if is_turned([item["item_id"], a, text_a, b, text_b], config.label_noise):
+            # p_a and the scores stay what the judge gave: a row whose label contradicts them is one that was turned.
+            row["preferred"] = TURNED_ROUND[verdict.preferred]
+        rows.append(row)
     return Outcome(item["item_id"], rows)
+
+
+def is_turned(pair: list[Any], fraction: float) -> bool:
+    """Whether a pair is of those whose label is turned round, at random: by a hash of what identifies it."""
+    return int(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:8], 16) < fraction * 16**8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -29,8 +29,15 @@ if TYPE_CHECKING:
     from models.video_lm import VideoLM
 
 LOCAL = "local"
+SELF = "self"
 HUMAN = "human"
+MODELS = (LOCAL, SELF)  # Judges whose weights are here.
 Method = Literal["likelihood", "verdict"]
+LabelNoise = Annotated[float, Field(ge=0, le=0.5)]
+TURNED = (
+    "Fraction of the decided labels that are turned round, for studies of what wrong labels cost. Which ones "
+    "is drawn by the pair alone: what is turned at one fraction is turned at every larger one, whatever the seed."
+)
 
 
 class JudgingConfig(BaseModel):
@@ -46,17 +53,20 @@ class JudgingConfig(BaseModel):
     )
     judge: str = Field(
         LOCAL,
-        description="local: the labeler; human: people, asked by `rlaif judge`; else the name of one of "
-        "preferences.endpoints.",
+        description="local: the labeler; self: the policy after its supervised fine-tuning, which reads the labeler's "
+        "narratives; human: people, asked by `rlaif judge`; else the name of one of preferences.endpoints.",
     )
     blind: bool = Field(
         False,
         description="Black frames in the video's place, to check the judge: a label that needs no video is suspicious.",
     )
 
+    label_noise: LabelNoise = Field(0.0, description=TURNED)
+
     def blinded(self) -> JudgingConfig:
         """The same way without the video: neither its frames nor what the narrative tells of them."""
-        return self.model_copy(update={"name": f"{self.name}_blind", "blind": True, "narrative": False})
+        blind = {"name": f"{self.name}_blind", "blind": True, "narrative": False, "label_noise": 0.0}
+        return self.model_copy(update=blind)
 
 
 class JudgesConfig(BaseModel):
@@ -84,16 +94,16 @@ class JudgesConfig(BaseModel):
     @field_validator("endpoints")
     @classmethod
     def _free_names(cls, endpoints: dict[str, JudgeEndpoint]) -> dict[str, JudgeEndpoint]:
-        if taken := sorted({LOCAL, HUMAN} & set(endpoints)):
+        if taken := sorted({*MODELS, HUMAN} & set(endpoints)):
             raise ValueError(f"an endpoint cannot be called {taken[0]!r}, which is the name of another judge")
         return endpoints
 
     def check_judge(self, judge: str, method: Method) -> None:
         """Raises ValueError when no judge has the name `judge`, or it cannot judge by `method`."""
-        if judge == LOCAL:
+        if judge in MODELS:
             return
         if judge != HUMAN and judge not in self.endpoints:
-            known = ", ".join([LOCAL, HUMAN, *self.endpoints])
+            known = ", ".join([*MODELS, HUMAN, *self.endpoints])
             raise ValueError(f"judge {judge!r} is none of preferences.endpoints; known: {known}")
         if method != "verdict" and judge == HUMAN:
             raise ValueError(f"judge {judge!r} is a person, who gives no method {method!r}: use verdict")
@@ -110,8 +120,11 @@ class PreferencesConfig(JudgesConfig):
     )
     frame_set: str = Field("policy", description="Frame set that the judge is shown.")
     narrative: bool = Field(True, description="Whether the judge reads the narrative of the video.")
-    judge: str = Field(LOCAL, description="local: the labeler; human: people; else the name of one of the endpoints.")
+    judge: str = Field(
+        LOCAL, description="local: the labeler; self: the policy; human: people; else the name of one of the endpoints."
+    )
     blind: bool = Field(False, description="Black frames in the video's place, to check the judge.")
+    label_noise: LabelNoise = Field(0.0, description=TURNED)
 
     @model_validator(mode="after")
     def _known_judge(self) -> Self:
@@ -120,8 +133,8 @@ class PreferencesConfig(JudgesConfig):
 
     @property
     def endpoint(self) -> JudgeEndpoint | None:
-        """The endpoint that judges; None for the local judge and for people."""
-        return None if self.judge in (LOCAL, HUMAN) else self.endpoints[self.judge]
+        """The endpoint that judges; None for models whose weights are here and for people."""
+        return None if self.judge in (*MODELS, HUMAN) else self.endpoints[self.judge]
 
     @property
     def person(self) -> Person | None:
@@ -144,11 +157,11 @@ class PreferencesConfig(JudgesConfig):
         """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
         local = {"min_choice_mass", "batch_size", "reduction"}
         other = local if self.endpoint is not None else {*local, "tie_margin"}
-        if self.judge == LOCAL:
+        if self.judge in MODELS:
             other = {"min_choice_mass" if self.method == "likelihood" else "reduction"}
-        # Left out where the judge sees, so that labels made before there were blind judges keep their keys.
-        sighted = set() if self.blind else {"blind"}
-        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other, *sighted})
+        # Left out where they are off, so that labels made before there were such things keep their keys.
+        off = {name for name in ("blind", "label_noise") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude={"prompts", "shard_size", "judge", "endpoints", *other, *off})
 
 
 def preferences(

@@ -21,7 +21,7 @@ from tasks.judge_endpoint import endpoint_speaker
 from tasks.judge_prompts import needs
 from tasks.model_ref import ModelRef
 from tasks.pictures import MissingFramesError, Pictures
-from tasks.preferences import LOCAL, JudgeSettings, PreferencesConfig, new_endpoint_judge, new_judge
+from tasks.preferences import MODELS, JudgeSettings, PreferencesConfig, new_endpoint_judge, new_judge
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 from tasks.training import final_adapter
@@ -96,7 +96,7 @@ class RankingsConfig(BaseModel):
             raise ValueError("method 'truth' reads no narrative: set narrative to false")
         if self.method == "tournament" and self.judging.max_pairs is not None:
             raise ValueError("a tournament needs every pair: leave judging.max_pairs out")
-        if self.method == "tournament" and self.judging.judge != LOCAL:
+        if self.method == "tournament" and self.judging.judge not in MODELS:
             raise ValueError(f"a tournament asks models, not {self.judging.judge!r}: for a remote one, set endpoint")
         if self.endpoint is not None and self.method not in ("tournament", "listwise"):
             raise ValueError(f"method {self.method!r} asks no endpoint: leave it out")

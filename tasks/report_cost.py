@@ -59,7 +59,7 @@ def costs_of(
     """What the run's stages cost. `folder` is the run's, where the plan is."""
     plan = Plan.read(folder)
     planned = {} if plan is None else {line.name: line for line in plan.lines}
-    spent = _spent(lake, [result.key for result in results])
+    spent = spent_on(lake, [result.key for result in results])
     rows = []
     for result in results:
         name = result.label or result.stage
@@ -77,7 +77,7 @@ def costs_of(
     )
 
 
-def _spent(lake: Lake, keys: list[str]) -> dict[str, tuple[Expense, float]]:
+def spent_on(lake: Lake, keys: list[str]) -> dict[str, tuple[Expense, float]]:
     """By stage key: what all runs of this lake paid for it, and how long they were at it.
 
     What a killed run had paid for the stage that it was at is missing; an endpoint's ledger has the money.

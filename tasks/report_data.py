@@ -64,6 +64,7 @@ class Arm:
     """For a sentence: "PPO on context-aware preferences"."""
     taught_by_judge: bool = True
     """Whether it learned from the arm's judge: not so where the policy judged itself, or another ranker ranked."""
+    judge: str = "local"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def arms_of(lake: Lake, preferences: Mapping[str, StageResult], parameters: Mapp
         if ranker == "truth":
             title, phrase = f"{how} by ground truth", f"{how} on true ranks, an upper bound and no AI feedback,"
         by_judge = route != "self_dpo" and ranker in (None, "tournament")
-        own = (narrative, judged["frame_set"], judged["method"], title, phrase, by_judge)
+        judge = planned.get(name, {}).get("judge", "local")
+        own = (narrative, judged["frame_set"], judged["method"], title, phrase, by_judge, judge)
         arms.append(Arm(name, len(arms) + 2, *own))
     return _told_apart(arms)
 

@@ -143,7 +143,7 @@ def conditions_of(
     conditions = []
     for name in [*[name for name in planned if name in found], *[name for name in found if name not in planned]]:
         plan = planned.get(name, {})
-        how = (plan.get("narrative"), plan.get("frame_set"), plan.get("method"))
+        how = (plan.get("narrative"), plan.get("frame_set"), plan.get("method"), plan.get("judge", "local"))
         conditions.append(
             Condition(
                 name=name,
@@ -151,7 +151,9 @@ def conditions_of(
                 frames=sizes.get(plan.get("frame_set")),
                 method=plan.get("method", "?"),
                 trained=tuple(
-                    arm for arm in arms if arm.taught_by_judge and (arm.narrative, arm.frame_set, arm.method) == how
+                    arm
+                    for arm in arms
+                    if arm.taught_by_judge and (arm.narrative, arm.frame_set, arm.method, arm.judge) == how
                 ),
                 agreement=found[name][ALL],
                 kinds={kind: each for kind, each in found[name].items() if kind != ALL},

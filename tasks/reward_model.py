@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +48,11 @@ class RewardConfig(BaseModel):
     @property
     def reads_narrative(self) -> bool:
         return self.training.form.rm_context == "narrative"
+
+    def without_narrative(self) -> RewardConfig:
+        """The same for an arm whose judge reads no narrative: its reward model then reads none either."""
+        form = replace(self.training.form, rm_context="none")
+        return self.model_copy(update={"training": replace(self.training, form=form)})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What every labelling begins with, as far as the stages' inputs go."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from flows.material import material
 from flows.presets import load
+from flows.rlaif import figure
+from flows.steps import Trained
 from models.human_judge import Person
 from tasks.progress import SilentProgress
 
@@ -37,4 +40,24 @@ def test_people_are_handed_the_frames() -> None:
     arm = "arms=[{name: people, narrative: true, frame_set: judge_2, method: verdict, judge: human}]"
     parameters = load("miniature", [arm])
     shown = material(Recorder(), parameters)  # type: ignore[arg-type]
-    assert shown.judge(parameters.judging(parameters.arms[0])) == ("frames", "captions", Person())
+    start = Trained(shown.base)
+    assert shown.judge(parameters.judging(parameters.arms[0]), start) == ("frames", "captions", Person())
+
+
+def test_a_policy_that_judges_itself_reads_the_labelers_narratives() -> None:
+    parameters = load("miniature", ["arms.0.judge=self"])
+    step = Recorder()
+    shown = replace(material(step, parameters), seen_by_labeler="other eyes")  # type: ignore[arg-type]
+    start = Trained(shown.base)
+    own, labelers = (shown.judge(parameters.judging(arm), start) for arm in parameters.arms)
+    assert own == ("visual_tokens", "captions", start)
+    assert labelers == ("other eyes", "captions", shown.labeler)
+
+
+def test_a_policy_that_ranks_itself_is_handed_over_as_the_ranker() -> None:
+    parameters = load("miniature", ["arms.0.judge=self", "arms.0.route=grpo_rank"])
+    step = Recorder()
+    figure(step, parameters)  # type: ignore[arg-type]
+    _, way, ranker, seen, narrated, *_ = step.handed["policy_by_ranks"]
+    assert (way.judge, seen, narrated) == ("self", "visual_tokens", "captions")
+    assert ranker == Trained(ranker.base, merged="sft")

@@ -90,6 +90,15 @@ def test_the_command_reproduces_the_parameters() -> None:
             "arms.0={name: r, route: grpo_rank, narrative: true, frame_set: judge_2, method: verdict, judge: human}",
             "arm 'r': route grpo_rank judges again and again while it trains: set judge to local",
         ),
+        (
+            "arms.0={name: r, route: grpo_rank, narrative: no, frame_set: judge_2, method: verdict, label_noise: 0.1}",
+            "arm 'r': route grpo_rank learns from orders, not from labels: leave label_noise out",
+        ),
+        (
+            "arms.0={name: r, route: self_dpo, narrative: true, frame_set: judge_2, method: likelihood, judge: self}",
+            "arm 'r': route self_dpo judges again and again while it trains: set judge to local and blind to false",
+        ),
+        ("arms.0.label_noise=0.7", "arms.0.label_noise: Input should be less than or equal to 0.5"),
         ("arms.0.route=dpo", "arms.0.route"),
         ("arms.0.name=ppo_no_context", "names of arms and agreement.conditions must differ"),
         ("frames.sets.3.n=21", "clip of frame set 'clips' has 21 frames, more than captions.max_frames 20"),

@@ -21,7 +21,7 @@ from models.comparisons import Comparison, Verdict
 from models.video_lm import VideoLM
 from storage.rows import row_digest
 from tasks.fanout import WorkerPool
-from tasks.judged_pairs import pairs_of
+from tasks.judged_pairs import pairs_of, pairs_outcome
 from tasks.model_ref import ModelRef
 from tasks.preferences import (
     JudgePairs,
@@ -225,6 +225,43 @@ def test_labels_made_before_there_were_blind_judges_keep_their_keys() -> None:
 def test_the_blind_twin_is_told_nothing_of_the_video() -> None:
     way = JudgingConfig(name="arm", narrative=True, frame_set="judge_2", method="likelihood")
     assert way.blinded() == way.model_copy(update={"name": "arm_blind", "narrative": False, "blind": True})
+
+
+def test_noise_turns_round_the_share_of_decided_labels_that_is_asked_for() -> None:
+    def preferred(fraction: float) -> list[str]:
+        found = []
+        for number in range(1000):
+            item = {"item_id": str(number), "video": ONE, "question": QUESTION, "narrative": None}
+            item["candidates"] = list(enumerate(ANSWERS))
+            verdicts = [Verdict(0.9, "a"), Verdict(0.5, "tie"), Verdict(0.1, "b")]
+            rows = pairs_outcome(item, verdicts, config(label_noise=fraction), "arm").rows
+            assert rows is not None
+            assert [each["p_a"] for each in rows] == [0.9, 0.5, 0.1], "what the judge said stays"
+            found += [each["preferred"] for each in rows]
+        return found
+
+    none, tenth, third = (preferred(fraction) for fraction in (0.0, 0.1, 0.3))
+    assert none == ["a", "tie", "b"] * 1000
+    turned = [[one != other for one, other in zip(none, each, strict=True)] for each in (tenth, third)]
+    assert [sum(each) / 2000 for each in turned] == pytest.approx([0.1, 0.3], abs=0.03)
+    assert all(more for less, more in zip(*turned, strict=True) if less), "those of a tenth are among those of a third"
+    assert tenth[1::3] == ["tie"] * 1000
+
+
+def test_noise_is_part_of_the_key_only_where_there_is_some() -> None:
+    assert config().decisive() == config(label_noise=0.0).decisive()
+    assert "label_noise" not in config().decisive()
+    assert config(label_noise=0.2).decisive()["label_noise"] == 0.2
+    noisy = JudgingConfig(name="n", narrative=True, frame_set="judge_2", method="likelihood", label_noise=0.2)
+    assert noisy.blinded().label_noise == 0
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.5"):
+        config(label_noise=0.6)
+
+
+def test_a_policy_that_judges_itself_is_asked_as_the_labeler_is() -> None:
+    own = config(judge="self")
+    assert (own.endpoint, own.person, own.prompt_name) == (None, None, "likelihood_context")
+    assert own.decisive() == config().decisive(), "whose labels they are stands in the model of the key"
 
 
 def test_a_judge_that_answers_nonsense_is_quarantined(ctx: RunContext, tokens: StageResult, judge: ModelRef) -> None:

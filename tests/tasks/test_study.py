@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from storage.lake import Lake
-from tasks.study import crossed_bootstrap, markdown, studies_of, study_of, write_study
+from tasks.expense import Expense
+from tasks.study import crossed_bootstrap, studies_of, study_of
+from tasks.study_cost import Cost, costs_of_arms, decided_labels
+from tasks.study_page import ArmTold, Curve, Findings, markdown, write_study
 
 VIDEOS, QUESTIONS = 30, 4
 
@@ -57,8 +64,11 @@ def test_means_differences_and_recovery(keys: tuple[Lake, dict[int, dict[str, st
     assert difference.mean == pytest.approx(0.45)
     assert difference.low < 0.45 < difference.high
     assert difference.p <= 1e-3
-    assert difference.recovery == pytest.approx(0.9)
-    page = write_study(studies_of(*keys), tmp_path / "study")
+    assert difference.recovery is not None
+    assert difference.recovery.value == pytest.approx(0.9)
+    assert difference.recovery.low < 0.9 < difference.recovery.high
+    assert found.scores["arm"].low < 0.95 < found.scores["arm"].high
+    page = write_study(Findings("Arms", studies_of(*keys)), tmp_path / "study")
     assert "| arm - sft | +0.467 | +0.433 | +0.450 | 0.024 |" in page.read_text()
     assert [study.measure for study in studies_of(*keys)] == ["greedy_exact", "sampled_exact"], "no slots were scored"
     assert markdown(found) in page.read_text()
@@ -71,10 +81,84 @@ def test_one_seed_has_no_deviation(keys: tuple[Lake, dict[int, dict[str, str]]])
     assert found.differences[0].sd is None
 
 
-def test_other_models_or_questions_are_refused(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+def test_the_page_shows_the_figures_that_stand_beside_it(
+    keys: tuple[Lake, dict[int, dict[str, str]]], tmp_path: Path
+) -> None:
+    curves = [
+        Curve("noise", "Against noise", "share turned round", {"arm": 0.3, "sft": 0.3, "base": 0.1, "never_run": 0.1})
+    ]
+    arms = {"arm": ArmTold("an arm | of two", ["arms=[x]"], Cost(12.0, 65.0), 2780.0)}
+    findings = Findings("Arms", studies_of(*keys), arms, curves, ["arm seed 2 failed, log run.log"])
+    page = write_study(findings, tmp_path).read_text()
+    figures = {"study_greedy_exact.svg": "greedy_exact by arm", "study_noise.svg": "Against noise"}
+    for name, title in figures.items():
+        assert f"![{title}]({name})" in page
+        said = "".join(ElementTree.fromstring((tmp_path / name).read_text()).itertext())
+        assert "sft 50.0" in said
+        assert "base 100.0" in said
+    assert "Missing: arm seed 2 failed, log run.log." in page
+    assert "| arm | an arm \\| of two | 2,780 | 12 s | 1 min 05 s | `arms=[x]` |" in page
+    values = json.loads((tmp_path / "study.json").read_text())
+    assert values["arms"]["arm"]["cost"] == {"own": 12.0, "whole": 65.0}
+    (difference,) = values["measures"]["greedy_exact"]["differences"]
+    assert difference["recovery"]["value"] == pytest.approx(0.9)
+    assert write_study(findings, tmp_path / "again").read_text() == page
+    assert (tmp_path / "again" / "study_noise.svg").read_text() == (tmp_path / "study_noise.svg").read_text()
+
+
+def test_a_stage_costs_the_arm_that_alone_needs_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for key, seconds in {"shared": 10.0, "own": 4.0, "other": 6.0}.items():
+        detail = json.dumps({"expense": asdict(Expense(seconds=seconds, load_seconds=9.0))})
+        row = {"run": "r", "event_id": key, "at": datetime.now(UTC), "event": "stage_finished", "stage": "s"}
+        lake.log([{**row, "stage_key": key, "cached": False, "seconds": 99.0, "detail": detail}])
+    stages = {0: {"one": {"sft": "shared", "policy one": "own"}, "two": {"sft": "shared", "policy two": "other"}}}
+    assert costs_of_arms(lake, stages) == {"one": Cost(4.0, 14.0), "two": Cost(6.0, 16.0)}
+
+
+def test_the_labels_of_an_arm_are_those_of_its_own_judge(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for key, preferred in {"arm": "abt", "blind": "aaa", "first": "ab", "second": "b"}.items():
+        how = {"method": "verdict", "arm": key, "video": "v", "question": "?", "answer_a": "x", "answer_b": "y"}
+        rows = [
+            {"item_id": str(place), "status": "ok", "item_key": key, "run": "r", "seed": 0, "instruction": str(place)}
+            | {"preferred": "tie" if each == "t" else each, "a": 0, "b": 1, **how}
+            for place, each in enumerate(preferred)
+        ]
+        lake.table("preferences").commit_shard(rows, stage_key=key, shard=0)
+    rounds = {f"preferences dpo_round_{number}": key for number, key in enumerate(("first", "second"), 1)}
+    stages = {0: {"arm": {"preferences arm": "arm", "preferences arm_blind": "blind", "sft": "x"}, "dpo": rounds}}
+    assert decided_labels(lake, stages) == {"arm": 2, "dpo": 3}
+
+
+def test_only_the_pairs_that_are_asked_for_are_compared(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
     lake, by_seed = keys
-    with pytest.raises(ValueError, match="other models than each other"):
-        study_of(lake, {0: by_seed[0], 1: {"base": "base"}})
+    more = {seed: {**labels, "twin": labels["arm"], "third": labels["sft"]} for seed, labels in by_seed.items()}
+
+    def pairs(*asked: tuple[str, str]) -> list[tuple[str, str]]:
+        return [(each.first, each.second) for each in study_of(lake, more, pairs=asked or None).differences]
+
+    every = [("arm", "sft"), ("twin", "sft"), ("third", "sft")]
+    assert pairs(("twin", "arm"), ("arm", "sft")) == [*every, ("twin", "arm")]
+    assert pairs() == [*every, ("arm", "twin"), ("arm", "third"), ("twin", "third")]
+    (twins,) = [each for each in study_of(lake, more).differences if (each.first, each.second) == ("arm", "twin")]
+    assert (twins.mean, twins.low, twins.high, twins.p) == (0, 0, 0, 1)
+
+
+def test_an_arm_that_lacks_a_seed_is_compared_over_those_it_has(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
+    found = study_of(lake, {0: {**by_seed[0], "late": by_seed[0]["arm"]}, 1: by_seed[1]})
+    assert found.scores["late"].values == [pytest.approx(29 / 30), None]
+    assert found.scores["late"].sd is None
+    late = {each.second: each for each in found.differences if each.first == "late"}
+    (arm,) = [each for each in found.differences if (each.first, each.second) == ("arm", "late")]
+    assert late["sft"].values == [pytest.approx(29 / 30 - 0.5), None]
+    assert arm.values == [0, None]
+    assert "| late | 0.967 |  | 0.967 |  |" in markdown(found)
+
+
+def test_other_questions_are_refused(keys: tuple[Lake, dict[int, dict[str, str]]]) -> None:
+    lake, by_seed = keys
     fewer = scored(lake, "fewer", lambda *_: True, questions=2)
     with pytest.raises(ValueError, match="arm was not scored on the same questions"):
         study_of(lake, {0: by_seed[0], 1: {**by_seed[1], "arm": fewer}})
