@@ -75,7 +75,7 @@ def course(
         rewarded = Rewarded(reward, read, _captions(read, shown), critic[1], critic[0])
         learn: tuple[Learned, object] = (policy_by_rewards, p.grpo) if arm.route == "grpo" else (policy, p.ppo)
         given = (rewarded, shown.asked, shown.seen, start, arm.name)
-        label = arm.name if iterations is last else segment_name(arm.name, number + 1)
+        label = arm.name if iterations == last else segment_name(arm.name, number + 1)
         made = iterations if begun else None
         done.segments.append(step(*learn, *given, label=label, iterations=made, before=[*done.segments]))
     return done

@@ -326,7 +326,8 @@ class PpoSettings(PolicySettings):
     lam: Fraction = 1.0
     """Lambda of generalized advantage estimation."""
     normalise_rewards: bool = True
-    """Shift and scale rewards by mean and deviation of the first rollout."""
+    """Shift and scale rewards by mean and deviation of the first rollout, and of the first after each refresh of the
+    reward model (`reward.refresh_every`)."""
     unfinished_penalty: float = 0.0
     """Added to the reward of an answer that the token limit cut (published: -8)."""
     length_penalty: float = 0.0
