@@ -87,8 +87,9 @@ def study_arms(
 
     environment.keep_terminal_clear()
     runs = runs_of(plan, seeds, parallel)
+    tell(f"{len(runs)} runs of {len(plan.file.arms)} arms, lake {plan.first.run.lake_root}")
     done = {run.id: stages for run in runs if (stages := stages_done(run.parameters))}
-    tell(f"{len(runs)} runs of {len(plan.file.arms)} arms, {len(done)} of them done; lake {plan.first.run.lake_root}")
+    tell(f"{len(done)} of them are done")
     failed: list[Run] = []
     if parallel and len(done) < len(runs):
         with _ending_on_request(), _prefect_server() as address:

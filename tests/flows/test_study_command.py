@@ -179,4 +179,4 @@ def test_the_command_runs_what_is_missing_and_compares_what_is_there(
     assert len(supervised) == 2, "once a seed"
     again = study(0)
     assert again.returncode == 0, again.stderr
-    assert "4 of them done" in again.stdout
+    assert "4 of them are done" in again.stdout
