@@ -7,6 +7,8 @@ candidates to the benchmark questions in every way, and prints a table as Markdo
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +48,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Where data and lake are written, and found again.")
     parser.add_argument("overrides", nargs="*", help="section.key=value on top of the preset miniature.")
     arguments = parser.parse_args()
-    p = load("miniature", [*_places(arguments.folder.absolute()), *arguments.overrides])
+    with stages_of_miniature(arguments.folder, arguments.overrides) as (step, p):
+        print(table(step.ctx.lake, ranked(step, p)))
+
+
+@contextmanager
+def stages_of_miniature(folder: Path, overrides: Sequence[str]) -> Iterator[tuple[AtOnce, Parameters]]:
+    """The miniature's data in a folder, and steps whose lake is there too."""
+    p = load("miniature", [*_places(folder.absolute()), *overrides])
     with WorkerPool(p.run.workers) as pool:
         progress = TerminalProgress()
         ctx = RunContext(p.run.lake_root, p.run.name, pool, progress, max_quarantined=1.0, seed=p.run.seed)
         assert p.data.prepare is not None  # the preset has it
         prepare(p.data.prepare, progress)
-        print(table(ctx.lake, ranked(AtOnce(ctx), p)))
+        yield AtOnce(ctx), p
 
 
 def _places(folder: Path) -> list[str]:
@@ -67,7 +76,7 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
     start = Trained(shown.base, merged=step(sft, p.sft, shown.asked, shown.seen, shown.base))
     answered = step(candidates, p.candidates, shown.asked, shown.seen, start)
     way = p.judging(arm)
-    judged = step(preferences, way, answered, *shown.judge(way), arm.name)
+    judged = step(preferences, way, answered, *shown.judge(way, start), arm.name)
     base, seen = critic_base(step, p, shown, start)  # type: ignore[arg-type]
     rewarded = step(reward_model, p.reward, [judged], shown.narrated, shown.asked, seen, base, arm.name)
     held_out = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
@@ -88,7 +97,7 @@ def ranked(step: AtOnce, p: Parameters) -> dict[str, StageResult]:
         if condition.frame_set == arm.frame_set:
             judge = p.judging(condition).model_copy(update={"max_pairs": None})
             name = f"tournament {condition.name}"
-            results[name] = rank("tournament", *shown.judge(judge), condition.name, judge=judge)
+            results[name] = rank("tournament", *shown.judge(judge, start), condition.name, judge=judge)
     return results
 
 
