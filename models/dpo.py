@@ -5,7 +5,7 @@ The reference is the same model with no adapter active. https://arxiv.org/abs/23
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,16 +83,16 @@ def _update(
     trainer: Trainer, lm: VideoLM, pairs: Sequence[Pair[Prompt]], drawn: Sequence[int], settings: DpoSettings
 ) -> Metrics:
     """One optimiser step on the drawn pairs, a few of them at a time."""
-    compared, norm = [], 0.0
-    for part in _parts(len(drawn), settings):
-        one = _compare(lm, [pairs[drawn[i]] for i in part], settings)
-        share = one.loss * (len(part) / len(drawn))
-        if part[-1] + 1 < len(drawn):
-            share.backward()  # type: ignore[no-untyped-call]
-        else:
-            norm = trainer.update(share, POLICY, drawn)
-        compared.append(_Compared(one.loss.detach(), one.each))
-    return _told(compared) | {"gradient_norm": norm}
+    compared: list[_Compared] = []
+
+    def losses() -> Iterator[tuple[Tensor, Metrics]]:
+        for part in _parts(len(drawn), settings):
+            one = _compare(lm, [pairs[drawn[i]] for i in part], settings)
+            compared.append(_Compared(one.loss.detach(), one.each))
+            yield one.loss * (len(part) / len(drawn)), {}
+
+    stepped = trainer.update_in_parts(losses(), POLICY, drawn)
+    return _told(compared) | stepped
 
 
 def _parts(count: int, settings: DpoSettings) -> list[range]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.advantages import group_advantages, kl_per_token, penalised
 from models.losses import entropy, policy_loss
-from models.on_policy import POLICY, Sampled, Truth, lengths_and_ends, minibatches, sample, train_on_policy
+from models.on_policy import POLICY, Sampled, Truth, in_parts, lengths_and_ends, minibatches, sample, train_on_policy
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -234,28 +234,35 @@ class Grpo:
         """Nothing is remembered of a feedback: an answer is compared with those of its own rollout alone."""
 
     def _step(self, rollout: GroupRollout, chosen: list[int]) -> Metrics:
-        settings = self.settings
-        prompts = [rollout.prompts[i] for i in chosen]
-        responses = [rollout.responses[i].ids for i in chosen]
-        at = (chosen, slice(0, max(map(len, responses))))
-        temperature = settings.sampling.temperature
+        reduction = Reduction(self.settings.reduction, length=self.settings.sampling.max_new_tokens)
+        mask = rollout.mask[chosen]
+        parts, whole = in_parts(chosen, self.settings), replace(reduction, whole=reduction.count(mask))
         self.lm.use(POLICY)
-        hidden = self.lm.hidden(prompts, responses)
+        return self.trainer.update_in_parts(
+            (self._part(rollout, part, whole, float(mask.sum())) for part in parts),
+            POLICY,
+            [rollout.numbers[i] for i in chosen],
+        )
+
+    def _part(self, rollout: GroupRollout, part: list[int], share: Reduction, tokens: float) -> tuple[Tensor, Metrics]:
+        """A part's share of the loss of a step on `tokens`."""
+        settings, temperature = self.settings, self.settings.sampling.temperature
+        responses = [rollout.responses[i].ids for i in part]
+        at = (part, slice(0, max(map(len, responses))))
+        hidden = self.lm.hidden([rollout.prompts[i] for i in part], responses)
         new, mask = self.lm.logprobs_from(hidden, temperature=temperature)
-        advantages = rollout.advantages[chosen][:, None].expand_as(new)
-        reduction = Reduction(settings.reduction, length=settings.sampling.max_new_tokens)
-        surrogate, clipped = policy_loss(new, rollout.old[at], advantages, mask, settings.clip, reduction)
-        kl = reduction(kl_per_token(new, rollout.reference[at], settings.kl_estimator), mask)
+        advantages = rollout.advantages[part][:, None].expand_as(new)
+        surrogate, clipped = policy_loss(new, rollout.old[at], advantages, mask, settings.clip, share)
+        kl = share(kl_per_token(new, rollout.reference[at], settings.kl_estimator), mask)
         loss = surrogate + settings.kl_coef * kl
         if settings.entropy_coef:
             spread = entropy(self.lm.logits(hidden.before_response) / temperature)
-            loss = loss - settings.entropy_coef * reduction(spread, mask)
-        norm = self.trainer.update(loss, POLICY, [rollout.numbers[i] for i in chosen])
-        return {
+            loss = loss - settings.entropy_coef * share(spread, mask)
+        weight = float(mask.sum()) / tokens
+        return loss, {
             "policy_loss": surrogate.item(),
             "kl_loss": kl.item(),
-            "clip_fraction": clipped.item(),
-            "gradient_norm": norm,
+            "clip_fraction": clipped.item() * weight,
         }
 
 

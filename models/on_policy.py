@@ -199,6 +199,12 @@ def minibatches(rows: Sequence[int], settings: PolicySettings, rng_seed: int, st
     ]
 
 
+def in_parts(chosen: Sequence[int], settings: PolicySettings) -> list[list[int]]:
+    """The rows of an optimiser step by forward passes: at most `forward_batch` answers each, but a whole question."""
+    size = max(1, settings.forward_batch // settings.samples) * settings.samples
+    return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
+
+
 def train_on_policy(
     algorithm: Algorithm,
     prompts: Sequence[Prompt],

@@ -21,8 +21,19 @@ from models.advantages import (
     token_rewards,
     whiten,
 )
-from models.losses import entropy, masked_mean, policy_loss, value_loss
-from models.on_policy import POLICY, Sampled, Truth, in_columns, lengths_and_ends, minibatches, sample, train_on_policy
+from models.losses import entropy, policy_loss, value_loss
+from models.on_policy import (
+    POLICY,
+    Sampled,
+    Truth,
+    in_columns,
+    in_parts,
+    lengths_and_ends,
+    minibatches,
+    sample,
+    train_on_policy,
+)
+from models.reductions import Reduction
 from models.reward_model import RewardPrompt, Scorer
 from models.sequences import Prompt, Response
 from models.settings import LoraSettings, PpoSettings
@@ -113,32 +124,43 @@ class Ppo:
             self.trainer.numbers.pop(name, None)
 
     def _step(self, rollout: Rollout, chosen: list[int]) -> Metrics:
-        settings = self.settings
-        prompts = [rollout.prompts[i] for i in chosen]
         numbers = [rollout.numbers[i] for i in chosen]
-        responses = [rollout.responses[i].ids for i in chosen]
-        width = max(map(len, responses))
-        at = (chosen, slice(0, width))
+        parts, tokens = in_parts(chosen, self.settings), float(rollout.mask[chosen].sum())
         self.lm.use(POLICY)
-        hidden, temperature = self.lm.hidden(prompts, responses), settings.sampling.temperature
+        told = self.trainer.update_in_parts(
+            (self._policy_part(rollout, part, tokens) for part in parts), POLICY, numbers
+        )
+        self.critic.use(VALUE)
+        critic = self.trainer.update_in_parts(
+            (self._value_part(rollout, part, tokens) for part in parts), VALUE, numbers
+        )
+        return told | {"value_loss": critic["value_loss"]}
+
+    def _policy_part(self, rollout: Rollout, part: list[int], tokens: float) -> tuple[Tensor, Metrics]:
+        """A part's share of the policy's loss over `tokens`."""
+        settings, temperature = self.settings, self.settings.sampling.temperature
+        responses = [rollout.responses[i].ids for i in part]
+        at = (part, slice(0, max(map(len, responses))))
+        hidden = self.lm.hidden([rollout.prompts[i] for i in part], responses)
         new, mask = self.lm.logprobs_from(hidden, temperature=temperature)
-        surrogate, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip)
+        share = Reduction(whole=tokens)
+        surrogate, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip, share)
         loss = surrogate
         if settings.entropy_coef:
             spread = entropy(self.lm.logits(hidden.before_response) / temperature)
-            loss = loss - settings.entropy_coef * masked_mean(spread, mask)
-        norm = self.trainer.update(loss, POLICY, numbers)
-        self.critic.use(VALUE)
-        read = [rollout.read[i] for i in chosen]
-        values = self._values(self.critic.hidden(read, responses).before_response)
-        critic_loss = value_loss(values, rollout.values[at], rollout.returns[at], mask, settings.value_clip)
-        self.trainer.update(critic_loss, VALUE, numbers)
-        return {
-            "policy_loss": surrogate.item(),
-            "value_loss": critic_loss.item(),
-            "clip_fraction": clipped.item(),
-            "gradient_norm": norm,
-        }
+            loss = loss - settings.entropy_coef * share(spread, mask)
+        weight = float(mask.sum()) / tokens
+        return loss, {"policy_loss": surrogate.item(), "clip_fraction": clipped.item() * weight}
+
+    def _value_part(self, rollout: Rollout, part: list[int], tokens: float) -> tuple[Tensor, Metrics]:
+        """The same of the critic's."""
+        responses = [rollout.responses[i].ids for i in part]
+        at = (part, slice(0, max(map(len, responses))))
+        hidden = self.critic.hidden([rollout.read[i] for i in part], responses)
+        values, clip = self._values(hidden.before_response), self.settings.value_clip
+        whole = Reduction(whole=tokens)
+        loss = value_loss(values, rollout.values[at], rollout.returns[at], hidden.response_mask, clip, whole)
+        return loss, {"value_loss": loss.item()}
 
     def _values(self, hidden: Tensor) -> Tensor:
         values: Tensor = self.value_head(hidden.float())[..., 0]

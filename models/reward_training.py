@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from models.losses import bradley_terry
 from models.pairs import Pair
 from models.reward_model import ADAPTER, RewardModel, RewardPrompt
 from models.settings import RewardSettings
-from models.training import Journal, Trainer, linear_schedule, passes
+from models.training import Journal, Metrics, Trainer, linear_schedule, passes
 from models.video_lm import VideoLM
 
 RewardPair = Pair[RewardPrompt]
@@ -48,17 +48,29 @@ def train_reward_model(
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         drawn = passes(len(pairs), settings.batch_size, seed, trainer.step)
-        chosen, rejected = _score(reward, [pairs[i] for i in drawn])
-        loss = bradley_terry(chosen, rejected, settings.centering)
-        norm = trainer.update(loss, ADAPTER, drawn)
+        told = trainer.update_in_parts(_parts(reward, [pairs[i] for i in drawn], settings), ADAPTER, drawn)
         trainer.step += 1
-        accuracy = (chosen > rejected).float().mean().item()
-        margin = (chosen - rejected).mean().item()
-        journal.log(
-            trainer.step,
-            {"loss": loss.item(), "accuracy": accuracy, "margin": margin, "gradient_norm": norm},
-        )
+        journal.log(trainer.step, told)
         trainer.keep(journal, settings.save_every, settings.steps)
+
+
+def _parts(
+    reward: RewardModel, batch: Sequence[RewardPair], settings: RewardSettings
+) -> Iterator[tuple[Tensor, Metrics]]:
+    """Each part's share of the mean over the batch's pairs."""
+    for start in range(0, len(batch), settings.forward_batch):
+        part = batch[start : start + settings.forward_batch]
+        chosen, rejected = _score(reward, part)
+        share = len(part) / len(batch)
+        loss = share * bradley_terry(chosen, rejected, settings.centering)
+        yield (
+            loss,
+            {
+                "loss": loss.item(),
+                "accuracy": share * (chosen > rejected).float().mean().item(),
+                "margin": share * (chosen - rejected).mean().item(),
+            },
+        )
 
 
 def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], batch_size: int) -> tuple[Tensor, Tensor]:

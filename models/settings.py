@@ -83,6 +83,8 @@ class SftSettings:
     """Optimiser steps."""
     batch_size: Count = 128
     """Answers a step."""
+    forward_batch: Count = 4
+    """Answers a forward pass; the gradients of a step's passes are added up."""
     rate: Positive = 1e-4
     """Highest learning rate."""
     warmup: Annotated[int, Ge(0)] = 30
@@ -95,7 +97,7 @@ class SftSettings:
     """Steps between saved states."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.save_every) < 1 or self.rate <= 0:
+        if min(self.steps, self.batch_size, self.forward_batch, self.save_every) < 1 or self.rate <= 0:
             raise ValueError("steps, batch_size and save_every must be at least 1, rate above 0")
 
 
@@ -155,6 +157,8 @@ class RewardSettings:
     """Optimiser steps."""
     batch_size: Count = 16
     """Pairs a step."""
+    forward_batch: Count = 4
+    """Pairs a forward pass; the gradients of a step's passes are added up. `centering` is then of each pass's mean."""
     rate: Positive = 2e-5
     """Highest learning rate."""
     warmup: Annotated[int, Ge(0)] = 72
@@ -171,7 +175,11 @@ class RewardSettings:
     """Steps between saved states."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.save_every) < 1 or self.rate <= 0 or not 0 <= self.held_out < 1:
+        if (
+            min(self.steps, self.batch_size, self.forward_batch, self.save_every) < 1
+            or self.rate <= 0
+            or not 0 <= self.held_out < 1
+        ):
             raise ValueError("steps, batch_size, save_every must be >= 1, rate > 0 and held_out in [0, 1)")
 
 
@@ -278,7 +286,10 @@ class PolicySettings:
     minibatch: Count = field(
         default=128, metadata=_told("Answers an optimiser step; those to one question stay together.")
     )
-    forward_batch: Count = field(default=128, metadata=_told("Answers a forward pass when rollouts are scored."))
+    forward_batch: Count = field(
+        default=128,
+        metadata=_told("Answers a forward pass; an optimiser step adds up the gradients of as many as it needs."),
+    )
     rate: Positive = field(default=3e-5, metadata=_told("Highest learning rate of the policy."))
     warmup: Annotated[int, Ge(0)] = field(default=5, metadata=_told("Iterations until the highest learning rate."))
     final_rate: Fraction = field(default=0.0, metadata=_told("Learning rate at the end, as a fraction of the highest."))

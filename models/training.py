@@ -104,19 +104,41 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        loss.backward()  # type: ignore[no-untyped-call]
+        return self.update_in_parts([(loss, {})], group, items)["gradient_norm"]
+
+    def update_in_parts(self, parts: Iterable[tuple[Tensor, Metrics]], group: str, items: Sequence[int]) -> Metrics:
+        """One optimiser step of a group on gradients that are added up over the parts of a batch.
+
+        Args:
+            parts: each part's share of the loss and of what is told; one that is made when it is asked for frees its
+                memory before the next.
+            group: of parameters.
+            items: numbers of the pairs or questions that the parts were made of.
+
+        Returns:
+            What is told, summed over the parts, and `gradient_norm`, before clipping.
+
+        Raises:
+            NotFiniteError: loss or gradient is not finite; nothing was changed.
+        """
+        total, told = 0.0, dict[str, float]()
+        for loss, metrics in parts:
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+            for name, value in metrics.items():
+                told[name] = told.get(name, 0.0) + value
         norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
-        finite = math.isfinite(loss.item()) and math.isfinite(norm)
+        finite = math.isfinite(total) and math.isfinite(norm)
         if finite:
             self._optimizers[group].step()
         self._optimizers[group].zero_grad(set_to_none=True)
         if not finite:
             raise NotFiniteError(
-                f"{group}: loss {loss.item()} and gradient norm {norm} after {self.step} steps are not finite. "
+                f"{group}: loss {total} and gradient norm {norm} after {self.step} steps are not finite. "
                 "Lower the learning rate; the last saved state is kept.",
                 items,
             )
-        return norm
+        return {**told, "gradient_norm": norm}
 
     def resume(self, journal: Journal) -> None:
         """Continue from the journal's last state, if it has one."""
