@@ -48,7 +48,11 @@ class Recorder:
 
 def recorded(p: Parameters) -> Recorder:
     step: Any = Recorder()
-    shown: Any = SimpleNamespace(asked="asked", seen="seen", judge=lambda way: (way.blind, "told", "it"))
+
+    def judge(way: Any, policy: Any) -> tuple[bool, str, Any]:
+        return way.blind, "told", policy
+
+    shown: Any = SimpleNamespace(asked="asked", seen="seen", narrated="narrated", judge=judge)
     start: Any = Trained("base", merged="sft")  # type: ignore[arg-type]
     first: Any = Labels("arm", "preferences arm", "audit arm")  # type: ignore[arg-type]
     done = course(step, p, p.arms[0], shown, start, (start, "seen"), first)  # type: ignore[arg-type]
@@ -85,6 +89,16 @@ def test_each_segment_goes_on_from_the_last_against_a_reward_model_of_all_labels
     labels = [f"preferences {name}" for name in ("arm", "arm_refresh_1", "arm_refresh_2")]
     assert [calls[model][0][1] for model in models] == [labels[:1], labels[:2], labels]
     assert calls[models[2]][2] == ["audit arm_refresh_2"], "labels that break a limit are not learned from"
+
+
+@pytest.mark.parametrize("narrative", [True, False])
+def test_a_reward_model_reads_the_narrative_where_the_arm_does(place: Place, narrative: bool) -> None:
+    calls = recorded(parameters(place, f"arms.0.narrative={str(narrative).lower()}", every=0)).calls
+    config, _, captions, *_ = calls["reward_model arm"][0]
+    assert config.reads_narrative == narrative
+    assert captions == ("narrated" if narrative else None)
+    reward = calls["policy arm"][0][1]
+    assert (reward.config, reward.captions) == (config, captions)
 
 
 def test_without_a_refresh_nothing_is_handed_over_that_was_not(place: Place) -> None:
