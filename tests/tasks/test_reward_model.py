@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from labels_by_hand import labels, questions
 from small import base_model, keep_scenes, scenes, small_run
 
-from tasks.fanout import WorkerPool
+from tasks.fanout import StageFailure, WorkerPool
 from tasks.reward_model import RewardConfig, reward_model
 from tasks.stage import RunContext, StageResult
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
@@ -39,3 +40,17 @@ def test_other_labels_that_say_the_same_train_nothing_anew(ctx: RunContext) -> N
     other = train("judge-3", ["a", "b", "b"], p_a=0.9)
     assert not other.cached, "a label moved"
     assert other.key != first.key
+
+
+def test_a_batch_that_is_not_finite_is_kept_by_name(ctx: RunContext) -> None:
+    tokens = visual_tokens(ctx, VisualTokensConfig(), keep_scenes(ctx.lake, VIDEOS), base_model())
+    judged = labels(ctx.lake, VIDEOS, "judge", ["a", "b", "b"], 0.9)
+    wild = RewardConfig.model_validate({"training": {**CONFIG.training.__dict__, "rate": 1e30, "warmup": 0, "steps": 3}})
+    with pytest.raises(StageFailure, match=r"reward arm: .*are not finite.*kept in table runs.*training_stopped"):
+        reward_model(ctx, wild, [judged], None, questions(ctx.lake, VIDEOS), tokens, base_model(), "arm")
+    told = ctx.lake.table("runs").read(columns=["event", "detail"]).to_pylist()
+    (stopped,) = [json.loads(row["detail"]) for row in told if row["event"] == "training_stopped"]
+    assert stopped["items"]
+    for item in stopped["items"]:
+        assert item.keys() == {"instruction", "video", "question", "answer_a", "answer_b"}
+        assert item["video"] in VIDEOS
