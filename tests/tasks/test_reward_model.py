@@ -45,7 +45,9 @@ def test_other_labels_that_say_the_same_train_nothing_anew(ctx: RunContext) -> N
 def test_a_batch_that_is_not_finite_is_kept_by_name(ctx: RunContext) -> None:
     tokens = visual_tokens(ctx, VisualTokensConfig(), keep_scenes(ctx.lake, VIDEOS), base_model())
     judged = labels(ctx.lake, VIDEOS, "judge", ["a", "b", "b"], 0.9)
-    wild = RewardConfig.model_validate({"training": {**CONFIG.training.__dict__, "rate": 1e30, "warmup": 0, "steps": 3}})
+    wild = RewardConfig.model_validate(
+        {"training": {**CONFIG.training.__dict__, "rate": 1e30, "warmup": 0, "steps": 3}}
+    )
     with pytest.raises(StageFailure, match=r"reward arm: .*are not finite.*kept in table runs.*training_stopped"):
         reward_model(ctx, wild, [judged], None, questions(ctx.lake, VIDEOS), tokens, base_model(), "arm")
     told = ctx.lake.table("runs").read(columns=["event", "detail"]).to_pylist()
