@@ -143,13 +143,11 @@ class Scorer:
         An answer that was sampled twice is scored once: rounding would tell equals apart, and groups of equals would
         then seem to have something to teach.
         """
-        asked: dict[tuple[int, tuple[int, ...]], int] = {}
-        for prompt, response in zip(prompts, responses, strict=True):
-            asked.setdefault((id(prompt), self._ids(response)), len(asked))
+        keys = [(id(prompt), self._ids(response)) for prompt, response in zip(prompts, responses, strict=True)]
+        place = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         known = {id(prompt): prompt for prompt in prompts}
-        rewards = self.reward.score_all([known[key] for key, _ in asked], [ids for _, ids in asked], batch_size)
-        pairs = zip(prompts, responses, strict=True)
-        return rewards[[asked[id(prompt), self._ids(response)] for prompt, response in pairs]]
+        rewards = self.reward.score_all([known[key] for key, _ in place], [ids for _, ids in place], batch_size)
+        return rewards[[place[key] for key in keys]]
 
     def _ids(self, response: Response) -> tuple[int, ...]:
         if self.same_tokens:

@@ -178,9 +178,9 @@ def _against_truth(
             continue
         if better != worse:
             right.append((margin > 0) == (better > worse))
-    return (
-        {"held_out_truth_pairs": float(len(right)), "held_out_truth_accuracy": sum(right) / len(right)} if right else {}
-    )
+    if not right:
+        return {}
+    return {"held_out_truth_pairs": float(len(right)), "held_out_truth_accuracy": sum(right) / len(right)}
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,11 @@ class Reading:
 
     def usable(self, rows: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
         """Those of the rows about which everything is there that is to be read; how many are not is logged."""
-        lacks = [lack for row in rows if (lack := self._lack(row))]
+        checked = [(row, self._lack(row)) for row in rows]
+        lacks = [lack for _, lack in checked if lack]
         if lacks:
             logger.warning("%d of %d %s are left out, the first because %s", len(lacks), len(rows), what, lacks[0])
-        return [row for row in rows if not self._lack(row)]
+        return [row for row, lack in checked if not lack]
 
     def prompt(self, row: dict[str, Any]) -> RewardPrompt:
         """`row`: a usable one, with instruction (or item_id), video and question."""
