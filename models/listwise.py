@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from models.orders import LABELS, OrderError, parse_order
 from models.rankings import Group, NoRanking, Ranking, all_equal, average_ranks, spread
-from models.sequences import Prompt
+from models.sequences import Footage, Prompt
 from models.settings import Sampling
 from models.templates import checked
 from models.training import batches_by_length, step_rng
@@ -43,7 +41,7 @@ class LocalSpeaker:
         self._sampling = sampling
         self._batch_size = batch_size
 
-    def reply(self, texts: Sequence[str], frames: Sequence[Tensor], seed: int) -> list[Reply]:
+    def reply(self, texts: Sequence[str], frames: Sequence[Footage], seed: int) -> list[Reply]:
         replies: dict[int, Reply] = {}
         prompts: dict[int, Prompt] = {}
         for number, (text, shown) in enumerate(zip(texts, frames, strict=True)):

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.sequences import Prompt, Response
+from models.sequences import Footage, Prompt, Response
 from models.settings import RewardForm
 from models.training import in_batches
 from models.video_lm import VideoLM
@@ -32,7 +32,7 @@ class RewardPrompt(Prompt):
         turn: tokens after the answer; may be empty.
     """
 
-    turn: tuple[int, ...]
+    turn: tuple[int, ...] = ()
 
 
 class RewardModel:
@@ -56,12 +56,12 @@ class RewardModel:
             with torch.no_grad():
                 self.head.weight.copy_((yes - no)[None])
 
-    def prompt(self, question: str, frame_tokens: Tensor | None, narrative: str | None) -> RewardPrompt:
+    def prompt(self, question: str, shown: Footage | None, narrative: str | None) -> RewardPrompt:
         """What is read around an answer to `question`.
 
         Args:
             question: as the policy was asked.
-            frame_tokens: visual tokens [F, P, D] of this model.
+            shown: the frames to show, as this model's tower saw them.
             narrative: read only where `form.rm_context` says so.
 
         Raises:
@@ -70,8 +70,8 @@ class RewardModel:
         if narrative is None and self.form.rm_context == "narrative":
             raise ValueError(f"The reward model reads the narrative, and there is none for the question {question!r}.")
         before, after = self.form.texts(question, narrative)
-        asked = self.lm.prompt(before, frame_tokens)
-        return RewardPrompt(asked.ids, asked.visual, self.lm.next_turn_ids(after) if after else ())
+        asked = self.lm.prompt(before, shown)
+        return RewardPrompt(asked.ids, asked.visual, asked.positions, self.lm.next_turn_ids(after) if after else ())
 
     def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> Tensor:
         """Rewards [B], with gradients where the adapter and the head have them. Switches adapter "reward" on."""

@@ -58,7 +58,7 @@ class LoraSettings:
     """Rank of the update."""
     alpha: Count = 16
     """Scale: the update is multiplied by alpha / rank."""
-    modules: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    modules: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression of the linear layers that get an update."""
 
     def __post_init__(self) -> None:

@@ -26,9 +26,7 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.sequences import Prompt, Response
+    from models.sequences import Footage, Prompt, Response
 
 
 class CaptionsConfig(BaseModel):
@@ -214,7 +212,7 @@ class _Narrative:
     """An item's narrative in the making. `removed`: control characters taken out of its texts."""
 
     item: dict[str, Any]
-    frames: list[Tensor] = field(default_factory=list)
+    frames: list[Footage] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
     fault: str | None = None

@@ -23,9 +23,8 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from models.comparisons import Judge
+    from models.sequences import Footage
     from models.video_lm import VideoLM
 
 LOCAL = "local"
@@ -246,7 +245,7 @@ class JudgePairs:
             self._shown = VisualTokens(lake, settings.shown)
             self._lm = settings.model.load(lake)
             self._judge = new_judge(self._lm, settings.config)
-        self._black: dict[int, Tensor] = {}
+        self._black: dict[int, Footage] = {}
         self._config = settings.config
         self._arm = settings.arm
 
@@ -267,16 +266,17 @@ class JudgePairs:
         ]
 
     def _frames(self, video: str) -> Any:
-        """Visual tokens [F, P, D], or pictures for an endpoint; as many black ones where the judge is blind."""
+        """Visual tokens, or pictures for an endpoint; as many black ones where the judge is blind."""
         shown = self._shown.frames(video, self._config.frame_set)
         if not self._config.blind:
             return shown
-        if self._lm is None:
+        if isinstance(shown, tuple):
             return black_pictures(shown)
-        from models.canaries import blank_tokens
+        from models.encoding import blank_like
 
+        assert self._lm is not None
         if len(shown) not in self._black:
-            self._black[len(shown)] = blank_tokens(self._lm, len(shown))
+            self._black[len(shown)] = blank_like(self._lm, shown)
         return self._black[len(shown)]
 
 

@@ -30,8 +30,6 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from models.canaries import Probe
     from models.sequences import Prompt
     from models.training import NotFiniteError
@@ -358,10 +356,11 @@ class Questions:
 
     def probe(self, answer: Callable[[dict[str, Any]], str]) -> Probe:
         """A few questions spread over the split, for the canaries; call it before the first adapter."""
-        from models.canaries import Probe, blank_tokens
+        from models.canaries import Probe
+        from models.encoding import blank_like
 
         chosen = self.rows[:: max(1, len(self.rows) // PROBED)][:PROBED]
-        black: Tensor = blank_tokens(self.lm, len(self.tokens.frames(chosen[0]["video"], self.frame_set)))
+        black = blank_like(self.lm, self.tokens.frames(chosen[0]["video"], self.frame_set))
         return Probe.take(
             self.lm,
             [self.prompt(row) for row in chosen],
