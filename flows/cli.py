@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
+from flows.convert_command import convert
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Videos in, a better video model out.",
 )
 out = Console(highlight=False)
+app.command()(convert)
 app.command()(gc)
 app.command()(plan)
 
