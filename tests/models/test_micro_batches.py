@@ -16,11 +16,11 @@ from test_reward_model_training import SETTINGS as REWARD
 from tiny import ANSWERS, LORA, prompts_of, reward_pairs, save_random, scorer_of, shake
 
 from models.grpo import Grpo
-from models.on_policy import POLICY, in_parts, minibatches
+from models.on_policy import POLICY, batch_of, limits_of, minibatches
 from models.ppo import Ppo
 from models.reward_model import ADAPTER
 from models.reward_training import new_reward_model, train_reward_model
-from models.settings import SftSettings
+from models.settings import PpoSettings, SftSettings
 from models.sft import Example, train_sft
 from models.training import Metrics
 from models.video_lm import VideoLM
@@ -85,9 +85,12 @@ def test_parts_are_whole_questions_and_no_larger_than_asked() -> None:
     steps = minibatches(range(20), settings, rng_seed=0, step=3)
     assert [len(step) for step in steps] == [12, 8, 12, 8]
     assert sorted(steps[0] + steps[1]) == sorted(steps[2] + steps[3]) == list(range(20))
-    parts = in_parts(steps[0], settings)
-    assert [row for part in parts for row in part] == steps[0]
-    assert [len(part) for part in parts] == [8, 4]
-    for part in parts:
+
+    def parts(settings: PpoSettings) -> list[list[int]]:
+        return batch_of(None, steps[0], settings.samples, [], []).passes(limits_of(settings))  # type: ignore[arg-type]
+
+    assert [row for part in parts(settings) for row in part] == steps[0]
+    assert [len(part) for part in parts(settings)] == [8, 4]
+    for part in parts(settings):
         assert all(part[at + 1] == part[at] + 1 for at in range(len(part) - 1) if at % 4 != 3)
-    assert [len(part) for part in in_parts(steps[0], replace(settings, forward_batch=1))] == [4, 4, 4]
+    assert [len(part) for part in parts(replace(settings, forward_batch=1))] == [4, 4, 4]
