@@ -18,13 +18,11 @@ class Start:
     """What a model's `generate` is called with.
 
     Attributes:
-        model: the model.
         inputs: tokens [B x n, L], their mask, and the state of all but their last ones.
         length: L, of the padded prompts.
         tokens: tokens that were computed to come here.
     """
 
-    model: Any
     inputs: dict[str, Any]
     length: int
     tokens: int
@@ -43,7 +41,7 @@ def begin(model: Any, family: Family, prompts: Sequence[Prompt], pad: int, n: in
     placed = {} if positions is None else {"position_ids": positions}
     tokens = int(mask.sum())
     if n == 1:
-        return Start(model, {"input_ids": ids, "attention_mask": mask, **placed, **visual}, ids.shape[1], tokens)
+        return Start({"input_ids": ids, "attention_mask": mask, **placed, **visual}, ids.shape[1], tokens)
     counted = (mask.cumsum(-1) - 1).clamp(min=0)
     state = model.model(
         input_ids=ids[:, :-1],
@@ -59,7 +57,7 @@ def begin(model: Any, family: Family, prompts: Sequence[Prompt], pad: int, n: in
         **{name: each.repeat_interleave(n, -2) for name, each in placed.items()},
         "past_key_values": state,
     }
-    return Start(model, inputs, ids.shape[1], tokens + len(prompts) * (n - 1))
+    return Start(inputs, ids.shape[1], tokens + len(prompts) * (n - 1))
 
 
 def _positions(prompts: Sequence[Prompt], mask: Tensor, axes: int) -> Tensor | None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from models.endpoint_settings import JudgeEndpoint
 from models.human_judge import Person
 from storage.lake import Lake
+from tasks.answering import forward_tokens_field
 from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
 from tasks.judge_endpoint import AGAIN, endpoint_judge, say_what_the_budget_counts
@@ -88,6 +89,7 @@ class JudgesConfig(BaseModel):
         0.2, ge=0, le=1, description="Method verdict: least probability of A and B together; below, it is no verdict."
     )
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
+    forward_tokens: int | None = forward_tokens_field()
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
     @field_validator("endpoints")
@@ -154,7 +156,7 @@ class PreferencesConfig(JudgesConfig):
 
     def decisive(self) -> dict[str, Any]:
         """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
-        local = {"min_choice_mass", "batch_size", "reduction"}
+        local = {"min_choice_mass", "batch_size", "forward_tokens", "reduction"}
         other = local if self.endpoint is not None else {*local, "tie_margin"}
         if self.judge in MODELS:
             other = {"min_choice_mass" if self.method == "likelihood" else "reduction"}
@@ -303,6 +305,7 @@ def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
         "context_text": getattr(config.prompts, f"{config.method}_context"),
         "tie_margin": config.tie_margin,
         "batch_size": config.batch_size,
+        "forward_tokens": config.forward_tokens,
     }
     if config.method == "likelihood":
         return LikelihoodJudge(lm, reduction=config.reduction, **shared)

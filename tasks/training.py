@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from models.memory import ran_out
 from storage.lake import Lake, event
 from storage.schemas import STATE_SUFFIX
 from tasks.boards import Board
@@ -259,7 +260,9 @@ class Trainer(ABC):
             step, blob, metrics = self.train(lake)
         except NotFiniteError as error:
             raise StageFailure(self._named(lake, error)) from error
-        except Exception as error:  # a full disk or memory too: written down as a quarantine it would stay for ever
+        except Exception as error:  # a full disk too: written down as a quarantine it would stay for ever
+            if ran_out(error):
+                raise
             what = f"{self.training.role} {self.training.arm or ''}".rstrip()
             kind = "" if isinstance(error, (TrainingError, ValueError)) else f"{type(error).__name__}: "
             raise StageFailure(f"{what}: {kind}{error}") from error

@@ -161,6 +161,17 @@ def test_answers_that_share_a_prompt_have_the_plain_gradients(lm: VideoLM) -> No
         assert torch.allclose(one, other, atol=1e-4, rtol=1e-4)
 
 
+def test_layers_that_are_computed_again_have_the_plain_gradients(lm: VideoLM) -> None:
+    own = _adapted(VideoLM.load(str(lm.folder)))  # type: ignore[attr-defined]
+    prompts = _prompts(own)
+    plain = _gradients(own, prompts)
+    own.gradient_checkpointing = True
+    again = _gradients(own, prompts)
+    assert torch.allclose(again[0], plain[0], atol=1e-6)
+    for one, other in zip(again[1], plain[1], strict=True):
+        assert torch.allclose(one, other, atol=1e-5, rtol=1e-4)
+
+
 def test_training_changes_the_adapter_alone_and_it_loads_again(lm: VideoLM, tmp_path: Path) -> None:
     """Three steps, both canaries, save, load: the same log-probabilities, and none of the tower's weights moved."""
     own = VideoLM.load(str(lm.folder))  # type: ignore[attr-defined]
