@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
+from flows.adapter_commands import merge
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
@@ -120,6 +121,7 @@ def lineage(
     out.print(tree)
 
 
+app.command()(merge)
 app.command()(export)
 app.command("import")(import_file)
 app.command()(judge)
