@@ -93,9 +93,8 @@ def chosen_adapter(
         fitting = [each for each in found if each.role == role and _is_of(each, arm)]
     known = "\n".join(f"  {each}" for each in found) or "  none; train some with `rlaif run`"
     if not fitting:
-        asked = (
-            f"adapter {blob!r}" if blob is not None else f"{role} adapter{'' if arm is None else f' of arm {arm!r}'}"
-        )
+        of_arm = "" if arm is None else f" of arm {arm!r}"
+        asked = f"{role} adapter{of_arm}" if blob is None else f"adapter {blob!r}"
         raise AdapterError(f"{lake.root} holds no {asked}. There are:\n{known}")
     if len({each.arm for each in fitting}) > 1:
         raise AdapterError(f"{lake.root} holds adapters of several arms; name one with --arm. There are:\n{known}")
