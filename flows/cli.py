@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from flows import environment
 from flows.adapter_commands import merge
+from flows.doctor_command import doctor
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
@@ -35,6 +36,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 app.command()(gc)
 app.command()(plan)
+app.command()(doctor)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")

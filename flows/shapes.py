@@ -10,9 +10,9 @@ import yaml
 
 from flows.presets import PROJECT
 from models.shape import ModelShape
+from tasks.model_files import hub_config
 
 TABLE = PROJECT / "deployments" / "shapes.yaml"
-TIMEOUT_S = 5.0  # Of the Hub.
 
 
 class ShapeError(ValueError):
@@ -54,22 +54,8 @@ def _configs(name: str, tried: list[str]) -> Any:
 
 
 def _from_hub(name: str, tried: list[str]) -> dict[str, Any] | None:
-    """Asked once: the Hub's own client tries six times, half a minute where there is no network."""
-    from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    found: dict[str, Any]
     try:
-        kept = try_to_load_from_cache(name, "config.json")
-        if isinstance(kept, str):
-            found = json.loads(Path(kept).read_text())
-            return found
-        answer = get_session().get(
-            hf_hub_url(name, "config.json"), headers=build_hf_headers(), timeout=TIMEOUT_S, follow_redirects=True
-        )
-        answer.raise_for_status()
-        found = answer.json()
+        return hub_config(name)
     except Exception as error:  # Of several libraries, none of them ours; the table may still know the model.
         tried.append(f"the Hub does not give its config.json ({type(error).__name__})")
         return None
-    return found

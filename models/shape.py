@@ -118,6 +118,8 @@ class ModelShape:
         patches = self.frame_patches(size)
         if self.model_type == "llava":
             return frames * patches
+        if self.model_type == "video_llava":
+            return frames * (patches + 1)  # With the tower's token of the whole frame.
         if self.model_type.startswith("qwen"):
             return math.ceil(frames / 2) * (patches // 4)  # Two frames and 2 x 2 patches are one token.
         if self.model_type == "llava_onevision":

@@ -81,6 +81,7 @@ def test_known_shapes_have_as_many_weights_as_the_published_checkpoints(name: st
     [
         ("llava-hf/llava-1.5-7b-hf", 50, 626),  # The published count of VLM-RLAIF.
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8, 8 * 196 + 1),
+        ("LanguageBind/Video-LLaVA-7B-hf", 8, 2056),
         ("Qwen/Qwen2.5-VL-3B-Instruct", 16, 8 * 9 * 16),
         ("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", 4, 4 * (64 + 12)),
     ],
