@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
+from flows.adapter_commands import merge
 from flows.convert_command import convert
+from flows.doctor_command import doctor
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
@@ -36,6 +38,7 @@ out = Console(highlight=False)
 app.command()(convert)
 app.command()(gc)
 app.command()(plan)
+app.command()(doctor)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")
@@ -122,6 +125,7 @@ def lineage(
     out.print(tree)
 
 
+app.command()(merge)
 app.command()(export)
 app.command("import")(import_file)
 app.command()(judge)

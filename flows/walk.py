@@ -77,7 +77,7 @@ class Walk:
     ) -> Any:
         """Runs the stage now."""
         name = stage.__name__ if label is None else f"{stage.__name__} {label}"
-        needs = tuple(dict.fromkeys(visit.name for visit in _visits([*inputs, *named.values(), *after])))
+        needs = tuple(dict.fromkeys(visit.name for visit in visits_in([*inputs, *named.values(), *after])))
         seen = Visit(name, stage.__name__, needs=needs)
         try:
             given = [self._unpack(each) for each in inputs]
@@ -114,15 +114,15 @@ class Walk:
         return value
 
 
-def _visits(values: Sequence[Any]) -> Iterator[Visit]:
+def visits_in(values: Sequence[Any]) -> Iterator[Visit]:
     for value in values:
         if isinstance(value, Visit):
             yield value
         elif isinstance(value, Trained):
-            yield from _visits([value.merged, value.adapter])
+            yield from visits_in([value.merged, value.adapter])
         elif isinstance(value, Rewarded):
-            yield from _visits([getattr(value, name) for name in REWARDED_BY])
+            yield from visits_in([getattr(value, name) for name in REWARDED_BY])
         elif isinstance(value, list):
-            yield from _visits(value)
+            yield from visits_in(value)
         elif isinstance(value, dict):
-            yield from _visits([*value.values()])
+            yield from visits_in([*value.values()])

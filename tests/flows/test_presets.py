@@ -129,3 +129,63 @@ def test_a_list_is_no_preset(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(PresetError, match="must hold sections"):
         load(str(tmp_path / "list.yaml"))
+
+
+SOURCES = ("code", "paper", "data", "vlm", "hound", "ours")
+OF_REAL_MODELS = ("vlm_rlaif_7b", "oracle_rlaif_7b", "self_dpo_7b", "qwen2_5_vl_3b", "smolvlm2")
+
+
+@pytest.mark.parametrize("name", OF_REAL_MODELS)
+def test_presets_of_real_models_take_the_users_places(name: str) -> None:
+    own = ["data.videos=/mine/videos", "data.rl=/mine/rl.json", "models.policy=/mine/model", "run.workers=3"]
+    given = load(name, own)
+    assert (given.data.videos, given.data.rl, given.models.policy, given.run.workers) == (
+        "/mine/videos",
+        "/mine/rl.json",
+        "/mine/model",
+        3,
+    )
+    _, _, _, preset, *said = shlex.split(command(given))
+    assert preset == name, "the command of a run names its own preset"
+    assert sorted(said) == sorted(own)
+
+
+def sourceless(text: str) -> list[str]:
+    """Lines with a number whose comment, or that of a section around them, names no source."""
+    around: dict[int, bool] = {}
+    found = []
+    for line in text.splitlines():
+        value, _, comment = line.partition("#")
+        depth = len(line) - len(line.lstrip())
+        around = {indent: told for indent, told in around.items() if indent < depth}
+        told = any(around.values()) or any(source in comment for source in SOURCES)
+        around[depth] = told
+        if not told and any(character.isdecimal() for character in value.partition(":")[2]):
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("name", ["vlm_rlaif_7b", "oracle_rlaif_7b", "self_dpo_7b"])
+def test_every_number_of_a_published_preset_says_where_it_comes_from(name: str) -> None:
+    """One without a source would pass for a published one."""
+    text = (FOLDER / f"{name}.yaml").read_text()
+    settings = text[text.index("\nframes:") :]
+    assert sourceless(settings) == []
+    assert sourceless(settings.replace("# ours", "#")), "what it looks for is there to be found"
+
+
+def test_vlm_rlaif_has_the_published_values() -> None:
+    """Those that decide what is learned, against the facts as they were read in the scripts."""
+    p = load("vlm_rlaif_7b")
+    ppo, reward, sft = p.ppo.training, p.reward.training, p.sft.training
+    assert {(each.lora.rank, each.lora.alpha) for each in (ppo, reward, sft)} == {(64, 16)}
+    assert (ppo.prompts, ppo.minibatch, ppo.epochs, ppo.samples, ppo.iterations) == (256, 128, 2, 1, 99_000 // 256 + 1)
+    assert (ppo.rate, ppo.value_rate, ppo.kl_coef, ppo.kl_estimator) == (3e-5, 3e-5, 0.1, "k1_clamped")
+    assert (ppo.gamma, ppo.lam, ppo.clip, ppo.value_clip, ppo.max_norm) == (1, 1, 0.2, 0.2, 1)
+    assert (ppo.unfinished_penalty, ppo.length_penalty, ppo.reward_scale) == (-8, -10, 10)
+    assert (ppo.sampling.temperature, ppo.sampling.max_new_tokens) == (1.0, 896)
+    assert (reward.batch_size, reward.rate, reward.centering, reward.form.rm_context) == (16, 2e-5, 1e-3, "none")
+    assert (sft.batch_size, sft.rate) == (128, 1e-4)
+    assert [(each.n, each.clips, each.at) for each in p.frames.sets if each.name == "policy"] == [(50, 1, "endpoint")]
+    assert p.models.reward is not None
+    assert "13b" in p.models.reward

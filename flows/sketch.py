@@ -1,0 +1,45 @@
+"""A flow's graph without its work: which stages there are, and what each is handed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from flows.walk import Visit, visits_in
+from tasks.progress import SilentProgress
+
+
+class Sketch:
+    """Stands where a flow has its Steps: `figure(Sketch(), parameters)`. It only writes down what it is handed.
+
+    Attributes:
+        visits: every stage in order, with the arguments of its function by name. Results are other stages' visits.
+    """
+
+    def __init__(self) -> None:
+        self.ctx = SimpleNamespace(progress=SilentProgress())
+        self.visits: list[tuple[Visit, dict[str, Any]]] = []
+
+    def __call__(
+        self,
+        stage: Callable[..., Any],
+        *inputs: Any,
+        label: str | None = None,
+        after: Sequence[Visit] = (),
+        **named: Any,
+    ) -> Visit:
+        needs = tuple(dict.fromkeys(visit.name for visit in visits_in([*inputs, *named.values(), *after])))
+        seen = Visit(stage.__name__ if label is None else f"{stage.__name__} {label}", stage.__name__, needs=needs)
+        self.visits.append((seen, dict(signature(stage).bind(None, *inputs, **named).arguments)))
+        return seen
+
+
+def named_folder(folder: Path, name: str) -> str:
+    """A folder that a model can be named by while the graph is sketched; its content is the name alone."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": name}))
+    return str(folder)

@@ -1,0 +1,150 @@
+"""How large a video model is, from its configuration alone: no weight is read or made.
+
+The model is built on torch's meta device, so parameters are counted, not estimated, whatever the family.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FRAME_LABEL_TOKENS = 12  # What SmolVLM writes around a frame: its time and two marks.
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a model.
+
+    Attributes:
+        name: of the model.
+        source: where its configuration was found.
+        config: the configuration.
+        parameters: all weights; tied ones count once.
+        language: those of the language model that each token is multiplied with: without the table of embeddings.
+        vision: those of tower and projector.
+        layers: of the language model, as all below.
+        hidden: width.
+        intermediate: width inside the feed-forward part.
+        kv_width: keys and values that one layer keeps of a token.
+        vocabulary: tokens.
+        linear: inputs and outputs of every linear layer of the whole model, by its name.
+    """
+
+    name: str
+    source: str
+    config: Mapping[str, Any]
+    parameters: int
+    language: int
+    vision: int
+    layers: int
+    hidden: int
+    intermediate: int
+    kv_width: int
+    vocabulary: int
+    linear: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, Any], source: str) -> ModelShape:
+        """The shape of the model with this config.json.
+
+        Raises:
+            ValueError: transformers does not know the configuration.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        try:
+            known = AutoConfig.for_model(**config)
+            with torch.device("meta"):
+                model = AutoModelForImageTextToText.from_config(known)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"The configuration of {name} ({source}) is none that transformers knows: {error}"
+            ) from error
+        text = known.get_text_config()
+        table = model.get_input_embeddings().weight
+        head = model.get_output_embeddings().weight
+        sizes = {key: value.numel() for key, value in model.named_parameters()}
+        language = {key: size for key, size in sizes.items() if _speaks(key)}
+        heads = text.num_attention_heads
+        return cls(
+            name=name,
+            source=source,
+            config=config,
+            parameters=sum(sizes.values()),
+            language=sum(language.values()) - (0 if head is table else table.numel()),
+            vision=sum(sizes.values()) - sum(language.values()),
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            kv_width=(getattr(text, "head_dim", None) or text.hidden_size // heads) * text.num_key_value_heads,
+            vocabulary=text.vocab_size,
+            linear={
+                key: (module.in_features, module.out_features)
+                for key, module in model.named_modules()
+                if isinstance(module, torch.nn.Linear)
+            },
+        )
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config["model_type"])
+
+    def adapted(self, modules: str) -> int:
+        """Weights of the layers that an adapter with this pattern stands on."""
+        return sum(size_in * size_out for size_in, size_out in self._on(modules))
+
+    def lora(self, modules: str, rank: int) -> int:
+        """Weights of a LoRA adapter with this pattern; 0 where the pattern fits no layer."""
+        return sum(rank * (size_in + size_out) for size_in, size_out in self._on(modules))
+
+    def _on(self, modules: str) -> list[tuple[int, int]]:
+        return [sizes for key, sizes in self.linear.items() if re.fullmatch(modules, key)]
+
+    def frame_patches(self, size: tuple[int, int]) -> int:
+        """What the tower computes of one frame of `size` (height, width) pixels, in tokens."""
+        vision = self.config["vision_config"]
+        patch = vision["patch_size"]
+        if "image_size" in vision:
+            return int((vision["image_size"] // patch) ** 2)
+        height, width = (max(1, round(side / (2 * patch))) * 2 for side in size)
+        return int(height * width)
+
+    def kept_tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """Visual tokens that are kept of so many frames, before a family joins them."""
+        patches = self.frame_patches(size)
+        if self.model_type == "llava":
+            return frames * patches
+        if self.model_type == "video_llava":
+            return frames * (patches + 1)  # With the tower's token of the whole frame.
+        if self.model_type.startswith("qwen"):
+            return math.ceil(frames / 2) * (patches // 4)  # Two frames and 2 x 2 patches are one token.
+        if self.model_type == "llava_onevision":
+            return frames * math.ceil(math.isqrt(patches) / 2) ** 2
+        if self.model_type == "smolvlm":
+            return int(frames * patches // self.config["scale_factor"] ** 2)
+        raise ValueError(
+            f"How many tokens a video has for a model of type {self.model_type!r} is not known here: measure with "
+            "`rlaif plan --measured` on a machine that has the model."
+        )
+
+    def video_tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """Tokens of a prompt that a video of so many frames takes.
+
+        Raises:
+            ValueError: it is not known for this family.
+        """
+        kept = self.kept_tokens(frames, size)
+        if self.model_type == "llava":  # VLM-RLAIF: the mean over space of each frame, then that over time.
+            return frames + self.frame_patches(size)
+        if self.model_type == "llava_onevision":
+            return kept + 1
+        return kept + (FRAME_LABEL_TOKENS * frames if self.model_type == "smolvlm" else 0)
+
+
+def _speaks(parameter: str) -> bool:
+    """Whether a parameter is of the language model."""
+    return re.search(r"(language_model|text_model|lm_head)\b", parameter) is not None and "vision" not in parameter
