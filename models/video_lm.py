@@ -20,10 +20,12 @@ from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
 from models.families import Family, VideoFrames, family_of
+from models.loading import load_checkpoint
 from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
 from models.prefix import begin
+from models.prompting import new_prompt
 from models.recomputing import recomputing
 from models.sequences import Footage, Hidden, Prompt, Response
 from models.settings import LoraSettings, Sampling
@@ -70,21 +72,9 @@ class VideoLM:
             dtype: torch dtype by name.
 
         Raises:
-            ValueError: the family is not supported, or the checkpoint does not load; the message says which.
+            ValueError: as of models.loading.load_checkpoint; or an adapter does not fit.
         """
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-
-        try:
-            family_of(AutoConfig.from_pretrained(name, revision=revision).model_type)
-            model = AutoModelForImageTextToText.from_pretrained(
-                name, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
-            processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
-        except OSError as error:
-            raise ValueError(
-                f"Model {name!r} does not load: {error}. Give a local folder with config, safetensors and processor, "
-                "or the id of a Hub model that this machine can reach."
-            ) from error
+        model, processor = load_checkpoint(name, revision, dtype)
         for folder in merge:
             adapted = cls(model, processor)
             adapted.load_adapter("merged", folder)
@@ -102,6 +92,11 @@ class VideoLM:
     @property
     def hidden_size(self) -> int:
         return int(self.core.config.get_text_config().hidden_size)
+
+    @property
+    def window(self) -> int:
+        """Tokens that the language model was made for."""
+        return int(self.core.config.get_text_config().max_position_embeddings)
 
     @property
     def suppressed(self) -> list[int]:
@@ -134,37 +129,8 @@ class VideoLM:
         return encode_clips(self, frames, [range(len(frames))], times, len(frames)).shown(0)
 
     def prompt(self, text: str, shown: Footage | None = None) -> Prompt:
-        """The chat prompt of a question.
-
-        Args:
-            text: what the user says; the video stands before it.
-            shown: the frames to show; None: no video, text alone.
-
-        Raises:
-            ValueError: the text itself holds a token that stands for visual tokens.
-        """
-        content = [{"type": "text", "text": text}]
-        visual = torch.empty(0, self.hidden_size, device=self.device, dtype=self.core.dtype)
-        if shown is not None:
-            content = [{"type": self.family.content}, *content]
-            shown = Footage(shown.tokens.to(self.device, self.core.dtype), shown.grid, shown.seconds)
-            visual = self.family.join(self.core, shown)
-        chat = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        placeholder = self.family.placeholder(self.processor)
-        if chat.count(placeholder) != len(content) - 1:
-            raise ValueError(f"The text {text!r} holds the video placeholder {placeholder!r}; remove it.")
-        if shown is not None:
-            chat = chat.replace(placeholder, self.family.unfold(self.processor, shown, len(visual)))
-        begun = bool(self.tokenizer.bos_token) and chat.startswith(self.tokenizer.bos_token)
-        ids = torch.tensor(self.tokenizer(chat, add_special_tokens=not begun)["input_ids"])
-        places = self.family.places(self.core.config)
-        if sum(token in places for token in ids.tolist()) != len(visual):
-            marks = self.tokenizer.convert_ids_to_tokens(sorted(places))
-            raise ValueError(f"The text {text!r} holds a token that stands for a picture ({marks}); remove it.")
-        positions = None if shown is None else self.family.positions(self.core, ids.to(self.device), shown)
-        return Prompt(tuple(ids.tolist()), visual, None if positions is None else positions.cpu())
+        """The chat prompt of a question about the frames that are shown (models.prompting.new_prompt)."""
+        return new_prompt(self, text, shown)
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""

@@ -158,7 +158,7 @@ def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(ValueError, match=r"broken.*does not load.*safetensors"):
+    with pytest.raises(ValueError, match=r"broken.*do not load.*safetensors"):
         VideoLM.load(str(broken))
 
 
