@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from flows import environment
 from flows.adapter_commands import merge, push
+from flows.convert_command import convert
 from flows.doctor_command import doctor
 from flows.export_command import export
 from flows.gc_command import gc
@@ -34,6 +35,7 @@ app = typer.Typer(
     help="Videos in, a better video model out.",
 )
 out = Console(highlight=False)
+app.command()(convert)
 app.command()(gc)
 app.command()(plan)
 app.command()(doctor)

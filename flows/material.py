@@ -62,7 +62,7 @@ def critic_base(step: Steps, p: Parameters, shown: Material, start: Trained) -> 
     """The base of reward model and critic, and its visual tokens: the policy's start, unless one is named."""
     if p.models.reward is None:
         return start, shown.seen
-    base = ModelRef.of(p.models.reward, device=p.models.device, dtype=p.models.dtype)
+    base = ModelRef.of(p.models.reward, **p.models.how)
     known = {shown.labeler.tower: shown.seen_by_labeler, shown.base.tower: shown.seen}
     if (seen := known.get(base.tower)) is None:
         seen = step(visual_tokens, p.visual_tokens, shown.sampled, base, label="reward")
@@ -73,9 +73,9 @@ def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, Mo
     """The model to tune and the labeler, as they come; to hash a large checkpoint takes a while."""
     bar = progress.start("models: hashing", 2)
     try:
-        base = ModelRef.of(models.policy, device=models.device, dtype=models.dtype)
+        base = ModelRef.of(models.policy, **models.how)
         bar.advance()
-        labeler = ModelRef.of(models.labeler, device=models.device, dtype=models.dtype)
+        labeler = ModelRef.of(models.labeler, **models.how)
         bar.advance()
         return base, labeler
     finally:

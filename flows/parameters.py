@@ -4,7 +4,7 @@ Each section is a parameter of its own in the flows, because Prefect replaces a 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -106,6 +106,16 @@ class ModelsConfig(BaseModel):
     )
     device: str = Field("cpu", description="Torch device of both.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Trainings keep only each layer's input for the backward pass and compute the rest again: less "
+        "memory for a third more time. Changes no result, and no stage's name.",
+    )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How each of the models is loaded (ModelRef.of)."""
+        return self.model_dump(include={"device", "dtype", "gradient_checkpointing"})
 
 
 Route = Literal["ppo", "grpo", "grpo_rank", "self_dpo"]

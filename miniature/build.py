@@ -22,10 +22,15 @@ from miniature import checkpoint, lessons
 from miniature.evaluation import evaluate
 from miniature.lessons import FRAMES, Lesson
 from miniature.world import QUESTIONS, Question, Scene, render, sample_scene
-from models.families import FAMILIES, pack
+from models.families.base import square
+from models.families.llava import LlavaOnevision
+from models.sequences import Footage
 
 BASE_LAYERS, LABELER_LAYERS = 3, 5
 SCENES, SCENE_SEED, HELD_OUT_SEED = 4000, 1, 999
+
+
+FAMILY = LlavaOnevision()
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,7 @@ class World:
         rng = np.random.default_rng(seed)
         scenes = [sample_scene(rng) for _ in range(count)]
         processor = checkpoint.new_processor()
-        family = FAMILIES["llava_onevision"]
-        pixels = [family.pixels(processor, render(scene)).half() for scene in scenes]  # type: ignore[attr-defined]
+        pixels = [FAMILY.pixels(processor, render(scene)).half() for scene in scenes]
         return cls(scenes, torch.stack(pixels))
 
 
@@ -216,18 +220,17 @@ def _forward(model: Any, world: World, batch: list[tuple[int, Lesson]], hidden_s
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         output_hidden_states=hidden_states,
         use_cache=False,
-        **pack(visual_tokens(model, world, [(scene, lesson.frames) for scene, lesson in batch])),
+        **FAMILY.pack(model, visual_tokens(model, world, [(scene, lesson.frames) for scene, lesson in batch])),
     )
 
 
 def visual_tokens(model: Any, world: World, shown: list[tuple[int, tuple[int, ...]]]) -> list[Tensor]:
     """The tokens [T_i, D] of each (scene, frame numbers), all frames in one pass through the tower."""
-    family = FAMILIES["llava_onevision"]
     scenes = [scene for scene, frames in shown for _ in frames]
     numbers = [number for _, frames in shown for number in frames]
-    encoded = family.encode_pixels(model, world.pixels[scenes, numbers].float()[None])  # type: ignore[attr-defined]
+    encoded = FAMILY.encode_pixels(model, world.pixels[scenes, numbers].float()[None])
     parts = torch.split(encoded, [len(frames) for _, frames in shown])
-    return [family.join(model, part) for part in parts]
+    return [FAMILY.join(model, Footage(part, square(part.shape[1]), ())) for part in parts]
 
 
 def _learned(batch: list[tuple[int, Lesson]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

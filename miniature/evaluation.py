@@ -9,7 +9,6 @@ import torch
 
 from miniature import checkpoint, lessons
 from miniature.world import QUESTIONS, Question
-from models.families import pack
 from models.slots import exact
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def evaluate(model: Any, world: World, count: int = 1000) -> dict[str, float]:
 
 @torch.no_grad()
 def _answers(model: Any, world: World, asked: list[tuple[int, Question]], frames: str) -> tuple[float, float]:
-    from miniature.build import visual_tokens
+    from miniature.build import FAMILY, visual_tokens
 
     slot, right = [], []
     asked = sorted(asked, key=lambda item: len(item[1].text.split()))
@@ -54,7 +53,8 @@ def _answers(model: Any, world: World, asked: list[tuple[int, Question]], frames
             prompts.append(lesson.ids)
         ids, mask = _left_pad(prompts)
         shown = visual_tokens(model, world, [(scene, lessons.FRAMES[frames]) for scene, _ in part])
-        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, **pack(shown))[:, ids.shape[1] :]
+        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, **FAMILY.pack(model, shown))
+        out = out[:, ids.shape[1] :]
         for (scene, question), row in zip(part, out.tolist(), strict=True):
             said = " ".join(checkpoint.vocabulary()[i] for i in row if i not in (checkpoint.PAD, checkpoint.EOS))
             truth = question.answer(world.scenes[scene])
@@ -66,7 +66,7 @@ def _answers(model: Any, world: World, asked: list[tuple[int, Question]], frames
 @torch.no_grad()
 def _verdicts(model: Any, world: World, count: int, frames: str, narrated: bool) -> float:
     """Share of verdict letters that are right, single order, hard (not only single-slot) questions."""
-    from miniature.build import visual_tokens
+    from miniature.build import FAMILY, visual_tokens
 
     rng = np.random.default_rng(6)
     batch: list[tuple[int, list[int], int]] = []
@@ -83,7 +83,8 @@ def _verdicts(model: Any, world: World, count: int, frames: str, narrated: bool)
         part = batch[start : start + 50]
         ids, mask = _left_pad([prompt for _, prompt, _ in part])
         shown = visual_tokens(model, world, [(scene, lessons.FRAMES[frames]) for scene, *_ in part])
-        out = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), **pack(shown))
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        out = model(input_ids=ids, attention_mask=mask, position_ids=places, **FAMILY.pack(model, shown))
         chosen = out.logits[:, -1, letters].argmax(1)
         right += sum(letters[int(c)] == letter for c, (*_, letter) in zip(chosen, part, strict=True))
     return right / count

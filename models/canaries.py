@@ -48,11 +48,6 @@ class Probe:
         return cls(prompts, blank, responses, lm.logprobs(prompts, responses)[0])
 
 
-def blank_tokens(lm: VideoLM, frames: int, size: int = 64) -> Tensor:
-    """Visual tokens [F, P, D] of a black video with `frames` frames of `size` x `size` pixels."""
-    return lm.encode(np.zeros((frames, size, size, 3), dtype=np.uint8))
-
-
 @torch.no_grad()
 def check_adapter(lm: VideoLM, name: str, probe: Probe) -> Metrics:
     """The adapter changes the log-probabilities; without it they are the base's, bit for bit.

@@ -5,16 +5,17 @@ The reference is the same model with no adapter active. https://arxiv.org/abs/23
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.advantages import kl_per_token
+from models.batches import Batch, Limits, singly
 from models.losses import dpo, masked_mean
 from models.on_policy import POLICY
-from models.pairs import Pair
+from models.pairs import Pair, in_passes, pair_loads
 from models.sequences import Prompt
 from models.settings import DpoSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -85,19 +86,18 @@ def _update(
     """One optimiser step on the drawn pairs, a few of them at a time."""
     compared: list[_Compared] = []
 
-    def losses() -> Iterator[tuple[Tensor, Metrics]]:
-        for part in _parts(len(drawn), settings):
-            one = _compare(lm, [pairs[drawn[i]] for i in part], settings)
-            compared.append(_Compared(one.loss.detach(), one.each))
-            yield one.loss * (len(part) / len(drawn)), {}
+    def part(places: list[int]) -> tuple[Tensor, Metrics]:
+        one = _compare(lm, [pairs[drawn[i]] for i in places], settings)
+        compared.append(_Compared(one.loss.detach(), one.each))
+        return one.loss * (len(places) / len(drawn)), {}
 
-    stepped = trainer.update_in_parts(losses(), POLICY, drawn)
+    batch = Batch(singly(len(drawn)), lambda: pair_loads(lm.loads, [pairs[i] for i in drawn]))
+    stepped = trainer.update_in_parts(batch, part, _limits(settings), POLICY, drawn)
     return _told(compared) | stepped
 
 
-def _parts(count: int, settings: DpoSettings) -> list[range]:
-    size = settings.forward_batch
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def _limits(settings: DpoSettings) -> Limits:
+    return Limits(settings.forward_batch, settings.forward_tokens)
 
 
 def _compare(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> _Compared:
@@ -155,5 +155,5 @@ def _told(compared: Sequence[_Compared]) -> Metrics:
 def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> Metrics:
     if not pairs:
         return {"held_out_pairs": 0.0}
-    compared = [_compare(lm, [pairs[i] for i in part], settings) for part in _parts(len(pairs), settings)]
+    compared = [_compare(lm, some, settings) for some in in_passes(lm.loads, pairs, _limits(settings))]
     return {"held_out_pairs": float(len(pairs))} | {f"held_out_{key}": each for key, each in _told(compared).items()}

@@ -10,14 +10,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from models.advantages import group_advantages, kl_per_token, penalised
-from models.losses import entropy, policy_loss
-from models.on_policy import POLICY, Sampled, Truth, in_parts, lengths_and_ends, minibatches, sample, train_on_policy
+from models.losses import policy_loss
+from models.on_policy import (
+    POLICY,
+    Sampled,
+    Truth,
+    batch_of,
+    lengths_and_ends,
+    limits_of,
+    minibatches,
+    sample,
+    train_on_policy,
+)
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -84,7 +95,7 @@ class RewardFeedback:
     ) -> Judged:
         settings = self._settings
         read = self._scorer.read(numbers, settings.samples)
-        raw = self._scorer.score(read, responses, settings.forward_batch)
+        raw = self._scorer.score(read, responses, limits_of(settings))
         scores = penalised(
             raw,
             *lengths_and_ends(responses, raw.device),
@@ -236,15 +247,13 @@ class Grpo:
     def _step(self, rollout: GroupRollout, chosen: list[int]) -> Metrics:
         reduction = Reduction(self.settings.reduction, length=self.settings.sampling.max_new_tokens)
         mask = rollout.mask[chosen]
-        parts, whole = in_parts(chosen, self.settings), replace(reduction, whole=reduction.count(mask))
+        part = partial(self._part, rollout, replace(reduction, whole=reduction.count(mask)), float(mask.sum()))
         self.lm.use(POLICY)
-        return self.trainer.update_in_parts(
-            (self._part(rollout, part, whole, float(mask.sum())) for part in parts),
-            POLICY,
-            [rollout.numbers[i] for i in chosen],
-        )
+        batch = batch_of(self.lm, chosen, self.settings.samples, rollout.prompts, rollout.responses)
+        numbers = [rollout.numbers[i] for i in chosen]
+        return self.trainer.update_in_parts(batch, part, limits_of(self.settings), POLICY, numbers)
 
-    def _part(self, rollout: GroupRollout, part: list[int], share: Reduction, tokens: float) -> tuple[Tensor, Metrics]:
+    def _part(self, rollout: GroupRollout, share: Reduction, tokens: float, part: list[int]) -> tuple[Tensor, Metrics]:
         """A part's share of the loss of a step on `tokens`."""
         settings, temperature = self.settings, self.settings.sampling.temperature
         responses = [rollout.responses[i].ids for i in part]
@@ -256,7 +265,7 @@ class Grpo:
         kl = share(kl_per_token(new, rollout.reference[at], settings.kl_estimator), mask)
         loss = surrogate + settings.kl_coef * kl
         if settings.entropy_coef:
-            spread = entropy(self.lm.logits(hidden.before_response) / temperature)
+            spread = self.lm.entropies_from(hidden, temperature=temperature)
             loss = loss - settings.entropy_coef * share(spread, mask)
         weight = float(mask.sum()) / tokens
         return loss, {

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.batches import Limits, in_batches
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Preferred, Verdict
 from models.sequences import Prompt
 from models.templates import checked
-from models.training import in_batches
 from models.video_lm import VideoLM
 
 Reduction = Literal["sum", "mean"]
@@ -40,6 +40,7 @@ class LikelihoodJudge:
         tie_margin: float = 0.0,
         reduction: Reduction = "sum",
         batch_size: int = 16,
+        forward_tokens: int | None = None,
     ) -> None:
         """Args:
             lm: the model that judges.
@@ -48,6 +49,7 @@ class LikelihoodJudge:
             tie_margin: scores no further apart than this are a tie, nats.
             reduction: "mean" divides a score by the answer's number of tokens.
             batch_size: answers scored together.
+            forward_tokens: the most tokens of a forward, padding included; None: any number.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one.
@@ -57,7 +59,7 @@ class LikelihoodJudge:
         self._context_text = checked(context_text, "context", "question")
         self._tie_margin = tie_margin
         self._reduction = reduction
-        self._batch_size = batch_size
+        self._limits = Limits(batch_size, forward_tokens)
         self._unsaid = set(lm.suppressed)
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | NoVerdict]:
@@ -89,8 +91,8 @@ class LikelihoodJudge:
             total = logprobs.double().sum(1)
             return total / mask.sum(1) if self._reduction == "mean" else total
 
-        lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        totals: list[float] = in_batches(score, lengths, self._batch_size).tolist() if lengths else []
+        loads = self._lm.loads(prompts, answers)
+        totals: list[float] = in_batches(score, loads, self._limits).tolist() if loads else []
         return totals
 
     def _verdict(self, comparison: Comparison, scores: dict[_Asked, float]) -> Verdict | NoVerdict:
@@ -123,6 +125,7 @@ class VerdictJudge:
         tie_margin: float = 0.0,
         min_choice_mass: float = 0.2,
         batch_size: int = 16,
+        forward_tokens: int | None = None,
         choices: tuple[str, str] = ("A", "B"),
     ) -> None:
         """Args:
@@ -132,6 +135,7 @@ class VerdictJudge:
             tie_margin: log-odds of p_a no larger than this are a tie, nats.
             min_choice_mass: the least that the probabilities of the two letters must sum to, in either order.
             batch_size: prompts a forward.
+            forward_tokens: the most tokens of a forward, padding included; None: any number.
             choices: the replies that the texts ask for, when the answer shown first is better and when the second is.
 
         Raises:
@@ -142,7 +146,7 @@ class VerdictJudge:
         self._context_text = checked(context_text, "context", "question", "a", "b")
         self._tie_share = _sigmoid(tie_margin) - 0.5
         self._min_choice_mass = min_choice_mass
-        self._batch_size = batch_size
+        self._limits = Limits(batch_size, forward_tokens)
         self._choices = [_choice_token(lm, word) for word in choices]
         self._words = " and ".join(choices)
 
@@ -168,8 +172,8 @@ class VerdictJudge:
             hidden = self._lm.hidden([prompts[i] for i in batch], [self._choices[:1]] * len(batch))
             return self._lm.logits(hidden.before_response[:, 0]).double().log_softmax(-1)[:, self._choices]
 
-        lengths = [len(prompt.ids) for prompt in prompts]
-        letters: list[list[float]] = in_batches(read, lengths, self._batch_size).tolist() if lengths else []
+        loads = self._lm.loads(prompts, [self._choices[:1]] * len(prompts))
+        letters: list[list[float]] = in_batches(read, loads, self._limits).tolist() if loads else []
         return letters
 
     def _verdict(self, a_first: list[float], a_second: list[float]) -> Verdict | NoVerdict:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
+from models.batches import Limits, batches_by_length, sampling_loads
 from models.orders import LABELS, OrderError, parse_order
 from models.rankings import Group, NoRanking, Ranking, all_equal, average_ranks, spread
-from models.sequences import Prompt
+from models.sequences import Footage, Prompt
 from models.settings import Sampling
 from models.templates import checked
-from models.training import batches_by_length, step_rng
+from models.training import step_rng
 from models.video_lm import VideoLM
 
 
@@ -43,7 +42,7 @@ class LocalSpeaker:
         self._sampling = sampling
         self._batch_size = batch_size
 
-    def reply(self, texts: Sequence[str], frames: Sequence[Tensor], seed: int) -> list[Reply]:
+    def reply(self, texts: Sequence[str], frames: Sequence[Footage], seed: int) -> list[Reply]:
         replies: dict[int, Reply] = {}
         prompts: dict[int, Prompt] = {}
         for number, (text, shown) in enumerate(zip(texts, frames, strict=True)):
@@ -52,7 +51,8 @@ class LocalSpeaker:
             except ValueError as error:  # a text that holds the video placeholder
                 replies[number] = Reply("", str(error))
         asked = list(prompts)
-        for step, places in enumerate(batches_by_length([len(prompts[i].ids) for i in asked], self._batch_size)):
+        loads = sampling_loads([prompts[i] for i in asked], 1, self._sampling.max_new_tokens)
+        for step, places in enumerate(batches_by_length(loads, Limits(self._batch_size))):
             batch = [asked[place] for place in places]
             said = self._lm.generate([prompts[i] for i in batch], self._sampling, seed=_seed(seed, step))
             cut = f"the reply was cut at {self._sampling.max_new_tokens} tokens"

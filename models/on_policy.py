@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.batches import Batch, Limits, Load, cut, sampling_loads, singly
 from models.losses import masked_mean
 from models.monitors import Monitors, repetition
 from models.sequences import Prompt, Response
@@ -98,16 +99,17 @@ def sample(
 
 
 def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int) -> list[Response]:
-    """Every prompt's answers side by side, at most `forward_batch` of them at once."""
-    size = max(1, settings.forward_batch // settings.samples)
+    """Every prompt's answers side by side, within the limits of a pass."""
+    loads = sampling_loads(prompts, settings.samples, settings.sampling.max_new_tokens)
+    limits = Limits(max(1, settings.forward_batch // settings.samples), settings.forward_tokens)
     groups = [
         group
-        for start in range(0, len(prompts), size)
+        for some in cut(singly(len(prompts)), loads, limits)
         for group in lm.generate(
-            prompts[start : start + size],
+            [prompts[i] for i in some],
             settings.sampling,
             n=settings.samples,
-            seed=seed + start,
+            seed=seed + some[0],
             logprobs=True,
             merged=True,
         )
@@ -124,16 +126,24 @@ def _logprobs(
     def compute(batch: Sequence[int]) -> tuple[Tensor, Tensor]:
         return lm.logprobs([prompts[i] for i in batch], [responses[i].ids for i in batch], temperature=temperature)
 
+    loads, limits = lm.loads(prompts, [response.ids for response in responses]), limits_of(settings)
     if adapter is None:
         with lm.reference():
-            return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+            return tuple(in_columns(compute, loads, limits))  # type: ignore[return-value]
     lm.use(adapter)
-    return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+    return tuple(in_columns(compute, loads, limits))  # type: ignore[return-value]
 
 
-def in_columns(compute: Callable[[Sequence[int]], tuple[Tensor, ...]], count: int, size: int) -> list[Tensor]:
-    """Tensors [B, R] of all rows from batches of at most `size`, each padded with 0 (False) to the longest."""
-    parts = [compute(range(start, min(start + size, count))) for start in range(0, count, size)]
+def limits_of(settings: PolicySettings) -> Limits:
+    """How many answers of a rollout go through a model at once."""
+    return Limits(settings.forward_batch, settings.forward_tokens)
+
+
+def in_columns(
+    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], loads: Sequence[Load], limits: Limits
+) -> list[Tensor]:
+    """Tensors [B, R] of all rows, in their order and within the limits, padded with 0 (False) to the longest."""
+    parts = [compute(some) for some in cut(singly(len(loads)), loads, limits)]
     width = max(part[0].shape[1] for part in parts)
     return [
         torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])
@@ -199,10 +209,20 @@ def minibatches(rows: Sequence[int], settings: PolicySettings, rng_seed: int, st
     ]
 
 
-def in_parts(chosen: Sequence[int], settings: PolicySettings) -> list[list[int]]:
-    """The rows of an optimiser step by forward passes: at most `forward_batch` answers each, but a whole question."""
-    size = max(1, settings.forward_batch // settings.samples) * settings.samples
-    return [list(chosen[at : at + size]) for at in range(0, len(chosen), size)]
+def batch_of(
+    lm: VideoLM, chosen: Sequence[int], samples: int, prompts: Sequence[Prompt], responses: Sequence[Response]
+) -> Batch:
+    """What an optimiser step learns from: rows of a rollout, a question's answers together.
+
+    Args:
+        lm: the model that learns.
+        chosen: whole questions, each one's `samples` answers side by side.
+        samples: answers a question.
+        prompts: of all rows, as the model reads them.
+        responses: of all rows.
+    """
+    questions = [chosen[at : at + samples] for at in range(0, len(chosen), samples)]
+    return Batch(questions, lambda: lm.loads(prompts, [response.ids for response in responses]))
 
 
 def train_on_policy(

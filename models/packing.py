@@ -24,7 +24,7 @@ class Packed:
         prompts: each row's prompt.
         ids: tokens [N, L], padded on the right.
         mask: 1 at real tokens [N, L].
-        positions: [N, L], of a token in its prompt and answer.
+        positions: of a token in its prompt and answer: [N, L], or [axes, N, L] where a family has several axes.
         segments: [N, L]: 0 for the prompt, k for its k-th answer, -1 for padding.
         row: each answer's row [B].
         before: columns [B, R] of the states from which an answer's tokens are predicted, 0 where masked.
@@ -62,7 +62,13 @@ class Packed:
 
 
 def pack_answers(
-    prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], pad: int, device: torch.device, *, share: bool = True
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    *,
+    share: bool = True,
+    axes: int = 1,
 ) -> Packed:
     """Rows of prompts with their answers.
 
@@ -72,21 +78,22 @@ def pack_answers(
         pad: token that fills up.
         device: where the tensors are made.
         share: False: a row an answer all the same.
+        axes: of a position.
     """
     answers: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         answers.setdefault(id(prompt) if share else number, []).append(number)
-    rows: list[list[tuple[int, int, int]]] = []  # Token, position and segment.
+    rows: list[list[tuple[int, int]]] = []  # Token and segment.
     row, first = [0] * len(prompts), [0] * len(prompts)
     for place, group in enumerate(answers.values()):
         head = prompts[group[0]].ids
-        tokens = [(token, at, 0) for at, token in enumerate(head)]
+        tokens = [(token, 0) for token in head]
         for segment, number in enumerate(group, start=1):
             row[number], first[number] = place, len(tokens)
-            tokens += [(token, len(head) + at, segment) for at, token in enumerate(responses[number])]
+            tokens += [(token, segment) for token in responses[number]]
         rows.append(tokens)
     length, width = max(map(len, rows)), max(map(len, responses))
-    filled = torch.tensor([tokens + [(pad, 0, -1)] * (length - len(tokens)) for tokens in rows], device=device)
+    filled = torch.tensor([tokens + [(pad, -1)] * (length - len(tokens)) for tokens in rows], device=device)
     sizes = torch.tensor([len(response) for response in responses], device=device)
     starts = torch.tensor(first, device=device)
     steps = torch.arange(width, device=device)
@@ -97,12 +104,29 @@ def pack_answers(
     return Packed(
         prompts=[prompts[group[0]] for group in answers.values()],
         ids=filled[..., 0],
-        mask=(filled[..., 2] >= 0).long(),
-        positions=filled[..., 1],
-        segments=filled[..., 2],
+        mask=(filled[..., 1] >= 0).long(),
+        positions=_positions(prompts, responses, list(answers.values()), axes, length).to(device),
+        segments=filled[..., 1],
         row=torch.tensor(row, device=device),
         before=before,
         last=starts + sizes - 1,
         response_ids=torch.tensor(padded, device=device),
         response_mask=mask,
     )
+
+
+def _positions(
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[int]],
+    axes: int,
+    length: int,
+) -> Tensor:
+    """Positions [N, L], or [axes, N, L] for several axes; each answer counts on from the end of its prompt."""
+    positions = torch.zeros(axes, len(groups), length, dtype=torch.long)
+    for place, group in enumerate(groups):
+        head = prompts[group[0]].placed(axes)
+        answers = [torch.arange(len(responses[number])) + head[:, -1:] + 1 for number in group]
+        row = torch.cat([head, *answers], dim=1)
+        positions[:, place, : row.shape[1]] = row
+    return positions[0] if axes == 1 else positions

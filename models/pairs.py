@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from models.batches import Limits, Load, cut, singly, tokens_of
 from models.sequences import Prompt
 
 AnyPrompt_co = TypeVar("AnyPrompt_co", bound=Prompt, covariant=True)
@@ -17,3 +19,26 @@ class Pair(Generic[AnyPrompt_co]):
     prompt: AnyPrompt_co
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+
+
+# Prompts and answers -> what each answer adds to a pass (VideoLM.loads).
+LoadsOf = Callable[[Sequence[AnyPrompt_co], Sequence[Sequence[int]]], list[Load]]
+
+
+def pair_loads(loads_of: LoadsOf[AnyPrompt_co], pairs: Sequence[Pair[AnyPrompt_co]]) -> list[Load]:
+    """What each pair, both answers together, adds to a pass."""
+    both = [tokens_of(loads_of([pair.prompt] * 2, [pair.chosen, pair.rejected])) for pair in pairs]
+    return [Load(number, tokens, 0) for number, tokens in enumerate(both)]
+
+
+def in_passes(
+    loads_of: LoadsOf[AnyPrompt_co], pairs: Sequence[Pair[AnyPrompt_co]], limits: Limits
+) -> Iterator[list[Pair[AnyPrompt_co]]]:
+    """The pairs in the order given, as many as go through a model at once; `limits` count a pair as one answer.
+
+    No more are in memory than that: pairs may be made when they are asked for.
+    """
+    for start in range(0, len(pairs), limits.answers):
+        some = [pairs[i] for i in range(start, min(start + limits.answers, len(pairs)))]
+        for places in cut(singly(len(some)), pair_loads(loads_of, some), limits):
+            yield [some[i] for i in places]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,15 @@ from models.advantages import (
     token_rewards,
     whiten,
 )
-from models.losses import entropy, policy_loss, value_loss
+from models.losses import policy_loss, value_loss
 from models.on_policy import (
     POLICY,
     Sampled,
     Truth,
+    batch_of,
     in_columns,
-    in_parts,
     lengths_and_ends,
+    limits_of,
     minibatches,
     sample,
     train_on_policy,
@@ -125,18 +127,19 @@ class Ppo:
 
     def _step(self, rollout: Rollout, chosen: list[int]) -> Metrics:
         numbers = [rollout.numbers[i] for i in chosen]
-        parts, tokens = in_parts(chosen, self.settings), float(rollout.mask[chosen].sum())
+        limits, samples = limits_of(self.settings), self.settings.samples
+        tokens = float(rollout.mask[chosen].sum())
         self.lm.use(POLICY)
-        told = self.trainer.update_in_parts(
-            (self._policy_part(rollout, part, tokens) for part in parts), POLICY, numbers
-        )
+        asked = batch_of(self.lm, chosen, samples, rollout.prompts, rollout.responses)
+        policy_part = partial(self._policy_part, rollout, tokens)
+        told = self.trainer.update_in_parts(asked, policy_part, limits, POLICY, numbers)
         self.critic.use(VALUE)
-        critic = self.trainer.update_in_parts(
-            (self._value_part(rollout, part, tokens) for part in parts), VALUE, numbers
-        )
+        read = batch_of(self.critic, chosen, samples, rollout.read, rollout.responses)
+        value_part = partial(self._value_part, rollout, tokens)
+        critic = self.trainer.update_in_parts(read, value_part, limits, VALUE, numbers)
         return told | {"value_loss": critic["value_loss"]}
 
-    def _policy_part(self, rollout: Rollout, part: list[int], tokens: float) -> tuple[Tensor, Metrics]:
+    def _policy_part(self, rollout: Rollout, tokens: float, part: list[int]) -> tuple[Tensor, Metrics]:
         """A part's share of the policy's loss over `tokens`."""
         settings, temperature = self.settings, self.settings.sampling.temperature
         responses = [rollout.responses[i].ids for i in part]
@@ -147,12 +150,12 @@ class Ppo:
         surrogate, clipped = policy_loss(new, rollout.old[at], rollout.advantages[at], mask, settings.clip, share)
         loss = surrogate
         if settings.entropy_coef:
-            spread = entropy(self.lm.logits(hidden.before_response) / temperature)
+            spread = self.lm.entropies_from(hidden, temperature=temperature)
             loss = loss - settings.entropy_coef * share(spread, mask)
         weight = float(mask.sum()) / tokens
         return loss, {"policy_loss": surrogate.item(), "clip_fraction": clipped.item() * weight}
 
-    def _value_part(self, rollout: Rollout, part: list[int], tokens: float) -> tuple[Tensor, Metrics]:
+    def _value_part(self, rollout: Rollout, tokens: float, part: list[int]) -> tuple[Tensor, Metrics]:
         """The same of the critic's."""
         responses = [rollout.responses[i].ids for i in part]
         at = (part, slice(0, max(map(len, responses))))
@@ -174,12 +177,13 @@ class Ppo:
             hidden = self.critic.hidden([prompts[i] for i in batch], [responses[i].ids for i in batch])
             return (self._values(hidden.before_response) * hidden.response_mask,)
 
-        (values,) = in_columns(compute, len(prompts), self.settings.forward_batch)
+        loads = self.critic.loads(prompts, [response.ids for response in responses])
+        (values,) = in_columns(compute, loads, limits_of(self.settings))
         return values
 
     def _rewards(self, prompts: list[RewardPrompt], responses: list[Response]) -> tuple[Tensor, Tensor]:
         """Rewards [B] as they are learned from, and as the reward model gave them."""
-        raw = self.scorer.score(prompts, responses, self.settings.forward_batch)
+        raw = self.scorer.score(prompts, responses, limits_of(self.settings))
         numbers = self.trainer.numbers
         if self.settings.normalise_rewards:
             numbers.setdefault(MEAN, float(raw.mean()))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
+from models.batches import Limits
 from models.comparisons import Comparison, Judge, NoVerdict, Verdict
 from models.rankings import Group, NoRanking, Ranking, all_equal, ranked_by
 from models.reward_model import RewardModel, RewardPrompt
@@ -47,7 +48,7 @@ class RewardRanker:
             answers = [self._reward.lm.response_ids(answer) for answer in group.distinct()]
             prompts += [self._reward.prompt(group.question, group.frames, group.context)] * len(answers)
             responses += answers
-        scores = iter(self._reward.score_all(prompts, responses, self._batch_size).tolist() if groups else [])
+        scores = iter(self._reward.score_all(prompts, responses, Limits(self._batch_size)).tolist() if groups else [])
         return [{answer: next(scores) for answer in group.distinct()} for group in groups]
 
 

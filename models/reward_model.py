@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.sequences import Prompt, Response
+from models.batches import Limits, Load, in_batches
+from models.sequences import Footage, Prompt, Response
 from models.settings import RewardForm
-from models.training import in_batches
 from models.video_lm import VideoLM
 
 ADAPTER = "reward"
@@ -32,7 +32,7 @@ class RewardPrompt(Prompt):
         turn: tokens after the answer; may be empty.
     """
 
-    turn: tuple[int, ...]
+    turn: tuple[int, ...] = ()
 
 
 class RewardModel:
@@ -56,12 +56,12 @@ class RewardModel:
             with torch.no_grad():
                 self.head.weight.copy_((yes - no)[None])
 
-    def prompt(self, question: str, frame_tokens: Tensor | None, narrative: str | None) -> RewardPrompt:
+    def prompt(self, question: str, shown: Footage | None, narrative: str | None) -> RewardPrompt:
         """What is read around an answer to `question`.
 
         Args:
             question: as the policy was asked.
-            frame_tokens: visual tokens [F, P, D] of this model.
+            shown: the frames to show, as this model's tower saw them.
             narrative: read only where `form.rm_context` says so.
 
         Raises:
@@ -70,14 +70,13 @@ class RewardModel:
         if narrative is None and self.form.rm_context == "narrative":
             raise ValueError(f"The reward model reads the narrative, and there is none for the question {question!r}.")
         before, after = self.form.texts(question, narrative)
-        asked = self.lm.prompt(before, frame_tokens)
-        return RewardPrompt(asked.ids, asked.visual, self.lm.next_turn_ids(after) if after else ())
+        asked = self.lm.prompt(before, shown)
+        return RewardPrompt(asked.ids, asked.visual, asked.positions, self.lm.next_turn_ids(after) if after else ())
 
     def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> Tensor:
         """Rewards [B], with gradients where the adapter and the head have them. Switches adapter "reward" on."""
         self.lm.use(ADAPTER)
-        pairs = zip(prompts, responses, strict=True)
-        hidden = self.lm.hidden(prompts, [(*response, *prompt.turn) for prompt, response in pairs])
+        hidden = self.lm.hidden(prompts, _with_turns(prompts, responses))
         rewards: Tensor = self.head(hidden.last.float())[:, 0]
         if self.form.kind == "head":
             return rewards
@@ -87,12 +86,16 @@ class RewardModel:
         return rewards + self.form.likelihood_scale * (logprobs * said).sum(1) / said.sum(1)
 
     @torch.no_grad()
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:
         """Rewards [N] without gradients, in batches of like length."""
-        lengths = [len(p.ids) + len(r) + len(p.turn) for p, r in zip(prompts, responses, strict=True)]
+        loads = self.loads(prompts, responses)
         return in_batches(
-            lambda batch: self.score([prompts[i] for i in batch], [responses[i] for i in batch]), lengths, batch_size
+            lambda batch: self.score([prompts[i] for i in batch], [responses[i] for i in batch]), loads, limits
         )
+
+    def loads(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> list[Load]:
+        """What each answer adds to a forward pass (models.batches)."""
+        return self.lm.loads(prompts, _with_turns(prompts, responses))
 
     def save(self, folder: Path, *, base: str) -> None:
         """Write the adapter as plain PEFT reads it, beside reward_head.safetensors and reward_form.json."""
@@ -119,6 +122,11 @@ class RewardModel:
         return reward
 
 
+def _with_turns(prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The answers, each with the turn that is read behind it."""
+    return [(*response, *prompt.turn) for prompt, response in zip(prompts, responses, strict=True)]
+
+
 class Scorer:
     """A reward model beside what it reads about each question of a training.
 
@@ -137,7 +145,7 @@ class Scorer:
         """The prompt of each question `samples` times, side by side."""
         return [prompt for number in numbers for prompt in [self._prompts[number]] * samples]
 
-    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], batch_size: int) -> Tensor:
+    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], limits: Limits) -> Tensor:
         """Rewards [B] of answers that a policy sampled, whatever its tokenizer.
 
         An answer that was sampled twice is scored once: rounding would tell equals apart, and groups of equals would
@@ -146,7 +154,7 @@ class Scorer:
         keys = [(id(prompt), self._ids(response)) for prompt, response in zip(prompts, responses, strict=True)]
         place = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         known = {id(prompt): prompt for prompt in prompts}
-        rewards = self.reward.score_all([known[key] for key, _ in place], [ids for _, ids in place], batch_size)
+        rewards = self.reward.score_all([known[key] for key, _ in place], [ids for _, ids in place], limits)
         return rewards[[place[key] for key in keys]]
 
     def _ids(self, response: Response) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from models.batches import Batch, Limits, singly
 from models.losses import bradley_terry
-from models.pairs import Pair
+from models.pairs import Pair, in_passes, pair_loads
 from models.reward_model import ADAPTER, RewardModel, RewardPrompt
 from models.settings import RewardSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -48,37 +49,43 @@ def train_reward_model(
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         drawn = passes(len(pairs), settings.batch_size, seed, trainer.step)
-        told = trainer.update_in_parts(_parts(reward, [pairs[i] for i in drawn], settings), ADAPTER, drawn)
+        told = _update(trainer, reward, [pairs[i] for i in drawn], settings, drawn)
         trainer.step += 1
         journal.log(trainer.step, told)
         trainer.keep(journal, settings.save_every, settings.steps)
 
 
-def _parts(
-    reward: RewardModel, batch: Sequence[RewardPair], settings: RewardSettings
-) -> Iterator[tuple[Tensor, Metrics]]:
-    """Each part's share of the mean over the batch's pairs."""
-    for start in range(0, len(batch), settings.forward_batch):
-        part = batch[start : start + settings.forward_batch]
-        chosen, rejected = _score(reward, part)
-        share = len(part) / len(batch)
+def _update(
+    trainer: Trainer,
+    reward: RewardModel,
+    batch: Sequence[RewardPair],
+    settings: RewardSettings,
+    drawn: Sequence[int],
+) -> Metrics:
+    """One optimiser step on the mean over the batch's pairs."""
+
+    def part(places: list[int]) -> tuple[Tensor, Metrics]:
+        chosen, rejected = _score(reward, [batch[i] for i in places])
+        share = len(places) / len(batch)
         loss = share * bradley_terry(chosen, rejected, settings.centering)
-        yield (
-            loss,
-            {
-                "loss": loss.item(),
-                "accuracy": share * (chosen > rejected).float().mean().item(),
-                "margin": share * (chosen - rejected).mean().item(),
-            },
-        )
+        return loss, {
+            "loss": loss.item(),
+            "accuracy": share * (chosen > rejected).float().mean().item(),
+            "margin": share * (chosen - rejected).mean().item(),
+        }
+
+    limits = Limits(settings.forward_batch, settings.forward_tokens)
+    asked = Batch(singly(len(batch)), lambda: pair_loads(reward.loads, batch))
+    return trainer.update_in_parts(asked, part, limits, ADAPTER, drawn)
 
 
-def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], batch_size: int) -> tuple[Tensor, Tensor]:
-    """Rewards of the chosen and of the rejected answers, [N] each, without gradients; N at least 1."""
-    scored = []
-    with torch.no_grad():  # batch by batch: all pairs' visual tokens at once would not fit
-        for start in range(0, len(pairs), batch_size):
-            scored.append(_score(reward, [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))]))
+@torch.no_grad()
+def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], limits: Limits) -> tuple[Tensor, Tensor]:
+    """Rewards of the chosen and of the rejected answers, [N] each, without gradients; N at least 1.
+
+    `limits` count a pair as one answer.
+    """
+    scored = [_score(reward, some) for some in in_passes(reward.loads, pairs, limits)]
     chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
     return chosen, rejected
 

@@ -10,16 +10,49 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Footage:
+    """The frames that a prompt shows, as a family's tower saw them.
+
+    A unit is a frame, or as many as the tower sees together.
+
+    Attributes:
+        tokens: visual tokens [U, P, C] of U units; C is the model's width, or some times that where several layers of
+            the tower are kept.
+        grid: rows and columns in which a unit's P tokens lie.
+        seconds: when each unit was [U], from the video's beginning.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    seconds: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, units: Sequence[int] | slice) -> Footage:
+        """A selection of the units."""
+        numbers = list(range(len(self))[units] if isinstance(units, slice) else units)
+        return Footage(self.tokens[numbers], self.grid, tuple(self.seconds[number] for number in numbers))
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A tokenised question about one video, or about nothing but its own text.
 
     Attributes:
-        ids: tokens; the video placeholder is as long as `visual`.
-        visual: visual tokens [T, D] that replace the placeholder; T is 0 where no video is shown.
+        ids: tokens [L]; as many of them as `visual` is long are places of visual tokens.
+        visual: visual tokens [T, C] that replace those places, in order; T is 0 where no video is shown.
+        positions: position [axes, L] of each token where a family counts them in time, row and column; None: they
+            count up.
     """
 
     ids: tuple[int, ...]
     visual: Tensor
+    positions: Tensor | None = None
+
+    def placed(self, axes: int) -> Tensor:
+        """The positions [axes, L] of the prompt's tokens; what follows counts up from the last one."""
+        return torch.arange(len(self.ids)).expand(axes, -1) if self.positions is None else self.positions
 
 
 @dataclass(frozen=True)

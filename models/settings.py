@@ -8,7 +8,7 @@ text below it and its bounds from its type. Both reach the form of the Prefect U
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -28,6 +28,15 @@ Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+
+# What pydantic is told of the field `forward_tokens`. Where it is off it is no part of a stage's key, so that what was
+# made before there was such a thing keeps its name.
+FORWARD_TOKENS: dict[str, Any] = {
+    "description": "Most tokens of a pass of the model, padding included: prompts with their visual tokens, and "
+    "answers (those yet to be sampled at their longest). Items of like length then go together, and fewer long ones. "
+    "Null: only their number counts.",
+    "exclude_if": lambda value: value is None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class LoraSettings:
     """Rank of the update."""
     alpha: Count = 16
     """Scale: the update is multiplied by alpha / rank."""
-    modules: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    modules: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression of the linear layers that get an update."""
 
     def __post_init__(self) -> None:
@@ -85,6 +94,7 @@ class SftSettings:
     """Answers a step."""
     forward_batch: Count = 4
     """Answers a forward pass; the gradients of a step's passes are added up."""
+    forward_tokens: Count | None = field(default=None, metadata=FORWARD_TOKENS)
     rate: Positive = 1e-4
     """Highest learning rate."""
     warmup: Annotated[int, Ge(0)] = 30
@@ -159,6 +169,7 @@ class RewardSettings:
     """Pairs a step."""
     forward_batch: Count = 4
     """Pairs a forward pass; the gradients of a step's passes are added up. `centering` is then of each pass's mean."""
+    forward_tokens: Count | None = field(default=None, metadata=FORWARD_TOKENS)
     rate: Positive = 2e-5
     """Highest learning rate."""
     warmup: Annotated[int, Ge(0)] = 72
@@ -237,6 +248,7 @@ class DpoSettings:
     """Pairs a step."""
     forward_batch: Count = 4
     """Pairs a forward pass; the gradients of a step's passes are added up."""
+    forward_tokens: Count | None = field(default=None, metadata=FORWARD_TOKENS)
     rate: Positive = 5e-7
     """Highest learning rate."""
     warmup: Annotated[int, Ge(0)] = 40
@@ -290,6 +302,7 @@ class PolicySettings:
         default=128,
         metadata=_told("Answers a forward pass; an optimiser step adds up the gradients of as many as it needs."),
     )
+    forward_tokens: Count | None = field(default=None, metadata=FORWARD_TOKENS)
     rate: Positive = field(default=3e-5, metadata=_told("Highest learning rate of the policy."))
     warmup: Annotated[int, Ge(0)] = field(default=5, metadata=_told("Iterations until the highest learning rate."))
     final_rate: Fraction = field(default=0.0, metadata=_told("Learning rate at the end, as a fraction of the highest."))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from models.batches import Batch, Limits, singly
 from models.losses import next_token_loss
 from models.reductions import Reduction
 from models.sequences import Prompt
@@ -39,7 +40,7 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         drawn = passes(len(examples), settings.batch_size, seed, trainer.step)
-        told = trainer.update_in_parts(_parts(lm, [examples[i] for i in drawn], settings.forward_batch), ADAPTER, drawn)
+        told = _update(trainer, lm, [examples[i] for i in drawn], settings, drawn)
         trainer.step += 1
         trainer.numbers["loss"] = told["loss"]
         journal.log(trainer.step, told | {"learning_rate": settings.rate * factor})
@@ -47,11 +48,18 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
     return trainer.numbers["loss"]
 
 
-def _parts(lm: VideoLM, batch: Sequence[Example], size: int) -> Iterator[tuple[Tensor, Metrics]]:
-    """Each part's share of the mean over all tokens of the batch's answers."""
-    whole = Reduction(whole=float(sum(len(each.response) for each in batch)))
-    for start in range(0, len(batch), size):
-        part = batch[start : start + size]
-        logprobs, mask = lm.logprobs([each.prompt for each in part], [each.response for each in part])
+def _update(
+    trainer: Trainer, lm: VideoLM, batch: Sequence[Example], settings: SftSettings, drawn: Sequence[int]
+) -> Metrics:
+    """One optimiser step on the mean over all tokens of the batch's answers."""
+    prompts, responses = [each.prompt for each in batch], [each.response for each in batch]
+    whole = Reduction(whole=float(sum(map(len, responses))))
+
+    def part(places: list[int]) -> tuple[Tensor, Metrics]:
+        logprobs, mask = lm.logprobs([prompts[i] for i in places], [responses[i] for i in places])
         loss = next_token_loss(logprobs, mask, whole)
-        yield loss, {"loss": loss.item()}
+        return loss, {"loss": loss.item()}
+
+    answers = Batch(singly(len(batch)), lambda: lm.loads(prompts, responses))
+    limits = Limits(settings.forward_batch, settings.forward_tokens)
+    return trainer.update_in_parts(answers, part, limits, ADAPTER, drawn)

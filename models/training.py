@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from models.batches import Batch, Limits
 
 Metrics = dict[str, float]
 
@@ -104,16 +106,25 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        return self.update_in_parts([(loss, {})], group, items)["gradient_norm"]
+        return self._step(group, items, *_added_up([(loss, {})]))["gradient_norm"]
 
-    def update_in_parts(self, parts: Iterable[tuple[Tensor, Metrics]], group: str, items: Sequence[int]) -> Metrics:
+    def update_in_parts(
+        self,
+        batch: Batch,
+        part: Callable[[list[int]], tuple[Tensor, Metrics]],
+        limits: Limits,
+        group: str,
+        items: Sequence[int],
+    ) -> Metrics:
         """One optimiser step of a group on gradients that are added up over the parts of a batch.
 
         Args:
-            parts: each part's share of the loss and of what is told; one that is made when it is asked for frees its
-                memory before the next.
+            batch: what is learned from.
+            part: the share of the loss, and of what is told, of these places of the batch; its memory is free before
+                the next is asked for.
+            limits: of a part.
             group: of parameters.
-            items: numbers of the pairs or questions that the parts were made of.
+            items: numbers of the pairs or questions that the batch is made of.
 
         Returns:
             What is told, summed over the parts, and `gradient_norm`, before clipping.
@@ -121,12 +132,9 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        total, told = 0.0, dict[str, float]()
-        for loss, metrics in parts:
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-            for name, value in metrics.items():
-                told[name] = told.get(name, 0.0) + value
+        return self._step(group, items, *_added_up(part(places) for places in batch.passes(limits)))
+
+    def _step(self, group: str, items: Sequence[int], total: float, told: Metrics) -> Metrics:
         norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
         finite = math.isfinite(total) and math.isfinite(norm)
         if finite:
@@ -183,6 +191,17 @@ class Trainer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
+def _added_up(parts: Iterable[tuple[Tensor, Metrics]]) -> tuple[float, Metrics]:
+    """Adds up the parts' gradients; gives the sums of their losses and of what they tell."""
+    total, told = 0.0, dict[str, float]()
+    for loss, metrics in parts:
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+        for name, value in metrics.items():
+            told[name] = told.get(name, 0.0) + value
+    return total, told
+
+
 def linear_schedule(step: int, steps: int, *, warmup: int, final: float) -> float:
     """The learning-rate factor of a step: up over `warmup` steps, then straight down to `final` at the end."""
     return min(1.0, (step + 1) / max(1, warmup)) * (final + (1 - final) * (1 - step / steps))
@@ -202,22 +221,6 @@ def passes(count: int, size: int, seed: int, step: int) -> list[int]:
         order = np.random.default_rng([seed, 1 + epoch]).permutation(count)
         drawn += order[offset : offset + size - len(drawn)].tolist()
     return drawn
-
-
-def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `size`, items of like length together; ties keep their order."""
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-def in_batches(compute: Any, lengths: Sequence[int], size: int) -> Tensor:
-    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order."""
-    result: list[Tensor | None] = [None] * len(lengths)
-    for batch in batches_by_length(lengths, size):
-        for index, value in zip(batch, compute(batch), strict=True):
-            result[index] = value
-    return torch.stack([value for value in result if value is not None])
 
 
 def mean_metrics(each: Iterable[Metrics]) -> Metrics:

@@ -8,7 +8,7 @@ forward; nothing here runs the vision tower again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters import check_loaded, plain_twin
-from models.families import Family, VideoFrames, family_of, pack
+from models.batches import Load
+from models.drawing import Drawing
+from models.encoding import encode_clips
+from models.families import Family, VideoFrames, family_of
+from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
-from models.sequences import Hidden, Prompt, Response, left_pad
+from models.prefix import begin
+from models.recomputing import recomputing
+from models.sequences import Footage, Hidden, Prompt, Response
 from models.settings import LoraSettings, Sampling
+from models.token_logprobs import chunk_of, entropies, picked_logprobs
 
 
 class VideoLM:
@@ -29,6 +36,7 @@ class VideoLM:
     Attributes:
         model: the transformers model; once adapters were added, the PEFT model around it.
         frozen: parameters stand still except those of the adapter in use.
+        gradient_checkpointing: whether forwards with gradients keep only the layers' inputs (models.recomputing).
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -37,6 +45,7 @@ class VideoLM:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.family: Family = family_of(model.config.model_type)
+        self.gradient_checkpointing = False
         self._twin: Any = None
 
     @classmethod
@@ -102,8 +111,9 @@ class VideoLM:
         """
         listed = self.core.generation_config.suppress_tokens
         if listed is None:
-            listed = set(self.tokenizer.all_special_ids) - set(self._end_ids)
-        return sorted(listed)
+            added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            listed = (added | set(self.tokenizer.all_special_ids)) - set(self._end_ids)
+        return sorted({*listed, *self.family.places(self.core.config)})
 
     @property
     def _end_ids(self) -> list[int]:
@@ -112,36 +122,49 @@ class VideoLM:
         return [end] if isinstance(end, int) else list(end)
 
     @torch.no_grad()
-    def encode(self, frames: VideoFrames) -> Tensor:
-        """Visual tokens [F, P, D] of frames uint8 [F, H, W, 3]: one pass of the vision tower."""
+    def tower(self, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:
+        """What the tower makes of frames (models.families.base.Family.encode): one pass."""
         METER.count(len(frames), 0)
-        return self.family.encode(self.core, self.processor, frames)
+        LATEST.begin("encoding", "frames", len(frames))
+        return self.family.encode(self.core, self.processor, frames, of)
 
-    def prompt(self, text: str, frame_tokens: Tensor | None = None) -> Prompt:
+    def encode(self, frames: VideoFrames, seconds: Sequence[float] | None = None) -> Footage:
+        """All of the frames uint8 [F, H, W, 3] as one clip; without `seconds` there is one a second."""
+        times = range(len(frames)) if seconds is None else seconds
+        return encode_clips(self, frames, [range(len(frames))], times, len(frames)).shown(0)
+
+    def prompt(self, text: str, shown: Footage | None = None) -> Prompt:
         """The chat prompt of a question.
 
         Args:
             text: what the user says; the video stands before it.
-            frame_tokens: visual tokens [F, P, D] of the frames to show; None: no video, text alone.
+            shown: the frames to show; None: no video, text alone.
 
         Raises:
-            ValueError: the text itself holds the placeholder of a video.
+            ValueError: the text itself holds a token that stands for visual tokens.
         """
         content = [{"type": "text", "text": text}]
         visual = torch.empty(0, self.hidden_size, device=self.device, dtype=self.core.dtype)
-        if frame_tokens is not None:
-            content = [{"type": "video"}, *content]
-            visual = self.family.join(self.core, frame_tokens.to(self.device, self.core.dtype))
+        if shown is not None:
+            content = [{"type": self.family.content}, *content]
+            shown = Footage(shown.tokens.to(self.device, self.core.dtype), shown.grid, shown.seconds)
+            visual = self.family.join(self.core, shown)
         chat = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        placeholder = self.processor.video_token
+        placeholder = self.family.placeholder(self.processor)
         if chat.count(placeholder) != len(content) - 1:
             raise ValueError(f"The text {text!r} holds the video placeholder {placeholder!r}; remove it.")
-        ids = self.tokenizer(chat.replace(placeholder, placeholder * len(visual)), add_special_tokens=False)[
-            "input_ids"
-        ]
-        return Prompt(tuple(ids), visual)
+        if shown is not None:
+            chat = chat.replace(placeholder, self.family.unfold(self.processor, shown, len(visual)))
+        begun = bool(self.tokenizer.bos_token) and chat.startswith(self.tokenizer.bos_token)
+        ids = torch.tensor(self.tokenizer(chat, add_special_tokens=not begun)["input_ids"])
+        places = self.family.places(self.core.config)
+        if sum(token in places for token in ids.tolist()) != len(visual):
+            marks = self.tokenizer.convert_ids_to_tokens(sorted(places))
+            raise ValueError(f"The text {text!r} holds a token that stands for a picture ({marks}); remove it.")
+        positions = None if shown is None else self.family.positions(self.core, ids.to(self.device), shown)
+        return Prompt(tuple(ids.tolist()), visual, None if positions is None else positions.cpu())
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""
@@ -196,36 +219,29 @@ class VideoLM:
             merged: sample from a plain copy with the adapter merged in (see `merge_into_twin`): faster.
         """
         torch.manual_seed(seed)
-        repeated = [prompt for prompt in prompts for _ in range(n)]
-        ids, mask = left_pad([prompt.ids for prompt in repeated], self.tokenizer.pad_token_id)
-        greedy = sampling.temperature == 0
-        model = self._twin if merged else self.core
+        longest = max(len(prompt.ids) for prompt in prompts)
+        LATEST.begin("sampling from", "prompts", len(prompts) * n, longest + sampling.max_new_tokens)
+        model, drawing = self._twin if merged else self.core, Drawing(sampling, record=logprobs)
+        start = begin(model, self.family, prompts, self.tokenizer.pad_token_id, n)
         out = model.generate(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
+            **start.inputs,
             max_new_tokens=sampling.max_new_tokens,
-            do_sample=not greedy,
-            temperature=None if greedy else sampling.temperature,
-            top_p=None if greedy else sampling.top_p,
-            top_k=None if greedy else 0,
             suppress_tokens=self.suppressed,
             eos_token_id=self._end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
-            return_dict_in_generate=True,
-            output_scores=logprobs,
-            **pack([prompt.visual for prompt in repeated]),
+            **drawing.arguments,
         )
-        tokens = out.sequences[:, ids.shape[1] :].cpu()
-        scores = torch.stack(out.scores, 1).float().log_softmax(-1).cpu() if logprobs else None
-        answers = [self._response(row, None if scores is None else scores[i]) for i, row in enumerate(tokens)]
-        METER.count(len(answers), int(mask.sum()), sum(len(answer.ids) for answer in answers))
+        tokens = out[:, start.length :]
+        drawn = drawing.logprobs(tokens)
+        answers = [self._response(row, None if drawn is None else drawn[i]) for i, row in enumerate(tokens.cpu())]
+        METER.count(len(answers), start.tokens, sum(len(answer.ids) for answer in answers))
         return [answers[i : i + n] for i in range(0, len(answers), n)]
 
-    def _response(self, row: Tensor, scores: Tensor | None) -> Response:
+    def _response(self, row: Tensor, logprobs: Tensor | None) -> Response:
         ids = row.tolist()
         ends = [i for i, token in enumerate(ids) if token in self._end_ids]
         ids = ids[: ends[0] + 1] if ends else ids
-        kept = () if scores is None else tuple(scores[range(len(ids)), ids].tolist())
+        kept = () if logprobs is None else tuple(logprobs[: len(ids)].tolist())
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return Response(tuple(ids), text, finished=bool(ends), logprobs=kept)
 
@@ -235,19 +251,34 @@ class VideoLM:
         Prompts that are the same object are computed once (models.packing).
         """
         packed = pack_answers(
-            prompts, responses, self.tokenizer.pad_token_id, self.device, share=self._takes_any_attention
+            prompts,
+            responses,
+            self.tokenizer.pad_token_id,
+            self.device,
+            share=self._takes_any_attention,
+            axes=self.family.axes,
         )
         METER.count(len(prompts), int(packed.mask.sum()))
+        LATEST.begin("a forward pass over", "rows", *packed.ids.shape)
         inner = (self._twin if merged else self.core).model
-        states = inner(
-            input_ids=packed.ids,
-            attention_mask=packed.attention(self.core.dtype),
-            position_ids=packed.positions,
-            use_cache=False,
-            **pack([prompt.visual for prompt in packed.prompts]),
-        ).last_hidden_state
+        with recomputing(inner) if self.gradient_checkpointing else nullcontext():
+            states = inner(
+                input_ids=packed.ids,
+                attention_mask=packed.attention(self.core.dtype),
+                position_ids=packed.positions,
+                use_cache=False,
+                **self.family.pack(self.core, [prompt.visual for prompt in packed.prompts]),
+            ).last_hidden_state
         before = states[packed.row[:, None], packed.before]
         return Hidden(before, states[packed.row, packed.last], packed.response_ids, packed.response_mask)
+
+    def loads(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> list[Load]:
+        """What each answer adds to a forward pass (models.batches)."""
+        rows = map(id, prompts) if self._takes_any_attention else range(len(prompts))
+        return [
+            Load(row, len(prompt.ids), len(response))
+            for row, prompt, response in zip(rows, prompts, responses, strict=True)
+        ]
 
     @property
     def _takes_any_attention(self) -> bool:
@@ -271,13 +302,23 @@ class VideoLM:
 
     def logprobs_from(self, hidden: Hidden, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """The same from hidden states that are at hand."""
-        mask = hidden.response_mask
-        logits = self.logits(hidden.before_response) / temperature
-        picked = logits.log_softmax(-1).gather(-1, hidden.ids[..., None])[..., 0]
-        return torch.where(mask, picked, 0.0), mask  # a banned pad may be -inf
+        states, ids, mask = hidden.before_response, hidden.ids, hidden.response_mask
+        return picked_logprobs(states, ids, mask, self.logits, temperature=temperature, chunk=self._chunk), mask
+
+    def entropies_from(self, hidden: Hidden, *, temperature: float = 1.0) -> Tensor:
+        """Entropy [B, R] in nats of what each response token is drawn from, 0 where masked."""
+        states, mask = hidden.before_response, hidden.response_mask
+        return entropies(states, mask, self.logits, temperature=temperature, chunk=self._chunk)
+
+    @property
+    def _chunk(self) -> int:
+        return chunk_of(self.core.get_output_embeddings().weight.shape[0])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """float32 logits [..., V] of hidden states [..., D]; tokens that are never sampled are at -inf."""
+        """float32 logits [..., V] of hidden states [..., D]; tokens that are never sampled are at -inf.
+
+        For a few states at a time: those of a whole batch of answers would not fit (models.token_logprobs).
+        """
         logits: Tensor = self.core.get_output_embeddings()(hidden).float()
         banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         banned[self.suppressed] = True

@@ -32,7 +32,8 @@ from flows.presets import load
 from miniature.lessons import FRAMES
 from miniature.world import QUESTIONS, Scene, render, sample_scene
 from models.advantages import generalized_advantages, kl_per_token, token_rewards, whiten
-from models.families import LlavaOnevision, VideoFrames, pack
+from models.families import VideoFrames
+from models.families.llava import LlavaOnevision
 from models.losses import policy_loss, value_loss
 from models.packing import Packed, pack_answers
 from models.ppo import Ppo
@@ -114,7 +115,7 @@ class Naive:
     def _seen(self, asked: Iterable[Asked]) -> dict[str, Any]:
         each = list(asked)
         if self.cached_eyes:
-            return pack([one.prompt.visual for one in each])
+            return self.lm.family.pack(self.lm.core, [one.prompt.visual for one in each])
         eyes = LlavaOnevision()
         return {"pixel_values_videos": torch.stack([eyes.pixels(self.lm.processor, one.frames) for one in each])}
 
@@ -169,7 +170,7 @@ class Ours:
     def __init__(self, lm: VideoLM, settings: PpoSettings, asked: list[Asked]) -> None:
         form = RewardForm(kind="likelihood", prompt="")
         reward = new_reward_model(lm, replace(load("miniature").reward.training, form=form), 0)
-        read = [RewardPrompt(each.prompt.ids, each.prompt.visual, turn=()) for each in asked]
+        read = [RewardPrompt(each.prompt.ids, each.prompt.visual) for each in asked]
         self.ppo = Ppo(lm, Scorer(reward, read, lm), settings, seed=0)
         self.reward = reward
 

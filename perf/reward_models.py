@@ -28,6 +28,7 @@ from flows.material import material
 from flows.parameters import Parameters
 from flows.steps import Trained
 from miniature.world import ACTIONS
+from models.batches import Limits
 from models.reward_model import RewardModel
 from models.reward_training import new_reward_model, train_reward_model
 from models.settings import RewardForm, RewardSettings
@@ -163,7 +164,7 @@ def _right(reward: RewardModel, read: Reading, pairs: Sequence[Pair]) -> dict[st
     """How often the truer answer has the higher reward, in all and by kind of question."""
     prompts = [prompt for row, *_ in pairs for prompt in [read.prompt(row)] * 2]
     texts = [text for _, *both in pairs for text in both]
-    scores = reward.score_all(prompts, [reward.lm.response_ids(text) for text in texts], 96).view(-1, 2)
+    scores = reward.score_all(prompts, [reward.lm.response_ids(text) for text in texts], Limits(96)).view(-1, 2)
     found: dict[str, list[bool]] = defaultdict(list)
     for (row, *_), (better, worse) in zip(pairs, scores.tolist(), strict=True):
         for kind in ("all", row["kind"]):
@@ -173,7 +174,7 @@ def _right(reward: RewardModel, read: Reading, pairs: Sequence[Pair]) -> dict[st
 
 def _six(reward: RewardModel, read: Reading, questions: Sequence[dict[str, Any]]) -> float:
     prompts = [prompt for row in questions for prompt in [read.prompt(row)] * len(SIX)]
-    scores = reward.score_all(prompts, [reward.lm.response_ids(text) for text in SIX] * len(questions), 96)
+    scores = reward.score_all(prompts, [reward.lm.response_ids(text) for text in SIX] * len(questions), Limits(96))
     best = scores.view(-1, len(SIX)).argmax(1).tolist()
     return sum(SIX[at] == row["answer"] for at, row in zip(best, questions, strict=True)) / len(questions)
 

@@ -53,7 +53,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "blob?": _STRING,
         "row?": _INT,
         "n_frames?": _INT,
-        "sets?": pa.list_(_FRAME_SET),  # As in `frames`, so that a reader needs this table alone.
+        "sets?": pa.list_(_FRAME_SET),  # As in `frames`; the indices are those of the kept tokens.
     },
     "instructions": {
         "video": _STRING,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.settings import Sampling
 from models.slots import SlotVocabulary
 from storage.lake import Lake
-from tasks.answering import answers_in_batches
+from tasks.answering import answers_in_batches, forward_tokens_field
 from tasks.candidates import choose
 from tasks.fanout import Outcome, derive_seed
 from tasks.grading import Grader, UnscorableError
@@ -48,6 +48,7 @@ class BenchmarkConfig(BaseModel):
     sampled: Sampling = Field(Sampling(), description="How the sampled answer is drawn.")
     slots: SlotVocabulary | None = Field(None, description="Words of the slot score; null: exact match alone.")
     batch_size: int = Field(16, ge=1, description="Answers drawn together.")
+    forward_tokens: int | None = forward_tokens_field()
     shard_size: int = Field(512, ge=1, description="Questions that are committed together.")
 
     @model_validator(mode="after")
@@ -145,7 +146,9 @@ class AnswerAndScore:
     def _answers(self, prompts: list[Prompt], decoding: str, seed: int) -> list[Response]:
         sampling: Sampling = getattr(self._config, decoding)
         seeds = partial(derive_seed, seed, decoding)
-        return [said for (said,) in answers_in_batches(self._lm, prompts, sampling, self._config.batch_size, seeds)]
+        how = (sampling, self._config.batch_size, seeds)
+        answers = answers_in_batches(self._lm, prompts, *how, forward_tokens=self._config.forward_tokens)
+        return [said for (said,) in answers]
 
     def _row(self, item: dict[str, Any], decoding: str, response: Response) -> dict[str, Any]:
         grade = self._grader.grade(item["answer"], response.text)

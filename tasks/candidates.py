@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.settings import Sampling
 from storage.lake import Lake
-from tasks.answering import answers_in_batches
+from tasks.answering import answers_in_batches, forward_tokens_field
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -39,6 +39,7 @@ class CandidatesConfig(BaseModel):
     sampling: Sampling = Field(default=Sampling(), description="How answers are drawn.")
     frame_set: str = Field(default="policy", description="Frame set that the model is shown.")
     batch_size: int = Field(default=16, ge=1, description="Answers sampled together.")
+    forward_tokens: int | None = forward_tokens_field()
     shard_size: int = Field(default=256, ge=1, description="Instructions that are committed together.")
     reuse: bool = Field(
         default=False,
@@ -166,6 +167,7 @@ class SampleAnswers:
             max(1, config.batch_size // config.n),
             partial(derive_seed, seed),
             n=config.n,
+            forward_tokens=config.forward_tokens,
             logprobs=True,
         )
 

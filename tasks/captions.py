@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.settings import Sampling
 from models.templates import shipped
 from storage.lake import Lake
-from tasks.answering import answers_in_batches
+from tasks.answering import answers_in_batches, forward_tokens_field
 from tasks.caption_prompts import CaptionPrompts
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
@@ -26,9 +26,7 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import MissingTokensError, VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.sequences import Prompt, Response
+    from models.sequences import Footage, Prompt, Response
 
 
 class CaptionsConfig(BaseModel):
@@ -67,6 +65,7 @@ class CaptionsConfig(BaseModel):
         description="How captions and summaries are drawn; temperature 0 takes the likeliest words.",
     )
     batch_size: int = Field(default=16, ge=1, description="Clips captioned together.")
+    forward_tokens: int | None = forward_tokens_field()
     separator: str = Field(default=" ", description="What stands between two captions of a narrative.")
     timestamps: bool = Field(
         default=False, description="Write each clip's time before its caption: [0.0-2.5 s]. The rows have it always."
@@ -214,7 +213,7 @@ class _Narrative:
     """An item's narrative in the making. `removed`: control characters taken out of its texts."""
 
     item: dict[str, Any]
-    frames: list[Tensor] = field(default_factory=list)
+    frames: list[Footage] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
     fault: str | None = None
@@ -291,7 +290,9 @@ class CaptionClips:
 
     def _generate(self, prompts: list[Prompt], seed: int) -> list[Response]:
         config, seeds = self._config, partial(derive_seed, seed)
-        return [said for (said,) in answers_in_batches(self._lm, prompts, config.sampling, config.batch_size, seeds)]
+        how = (config.sampling, config.batch_size, seeds)
+        answers = answers_in_batches(self._lm, prompts, *how, forward_tokens=config.forward_tokens)
+        return [said for (said,) in answers]
 
     def _accept(self, told: _Narrative, said: Response, what: str) -> dict[str, Any]:
         """A caption's or summary's text and tokens; what is wrong with it is noted in `told`, the first fault only."""

@@ -11,10 +11,20 @@ from typing import Any, Self
 from tasks.cluster import RayKeeper
 from tasks.expense import Bill
 from tasks.stopwatch import Stopwatch
-from tasks.worker import Outcome, Processor, ProcessorError, StageFailure, derive_seed, last_item_done, next_item
+from tasks.worker import (
+    Outcome,
+    OutOfMemory,
+    Processor,
+    ProcessorError,
+    StageFailure,
+    derive_seed,
+    last_item_done,
+    next_item,
+)
 from tasks.worker_handle import Worker, WorkerDiedError, WorkerError, WorkerTimedOutError
 
 __all__ = [
+    "OutOfMemory",
     "Outcome",
     "Processor",
     "ProcessorError",
@@ -156,8 +166,8 @@ class WorkerPool:
         `item_timeout_s` for each of its items (a processor that says `next_item` is held to it item by item). A call
         that raises, kills its worker or passes its limit is repeated item by item to find the guilty, and then once for
         all the others together: so outcomes do not depend on which call failed first. What no item can cause
-        (construction fails, LakeError) is raised here as it is. Closing the iterator cancels what is under way. `clock`
-        is told when workers are at the units, `bill` what it cost.
+        (construction fails, LakeError, OutOfMemory of a model) is raised here as it is. Closing the iterator cancels
+        what is under way. `clock` is told when workers are at the units, `bill` what it cost.
         """
         if not units:
             return

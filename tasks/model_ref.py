@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.video_lm import VideoLM
@@ -26,6 +26,7 @@ class ModelRef:
         stages: the trainings that `merged` and `adapter` come from, for the lineage of what is made with the model.
         device: torch device.
         dtype: torch dtype by name.
+        gradient_checkpointing: whether trainings save memory by computing layers again; changes no number.
     """
 
     name: str
@@ -35,15 +36,16 @@ class ModelRef:
     stages: tuple[StageRef, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
+    gradient_checkpointing: bool = False
 
     @classmethod
-    def of(cls, name: str, *, device: str = "cpu", dtype: str = "float32") -> ModelRef:
-        """The plain model of that name.
+    def of(cls, name: str, **how: Any) -> ModelRef:
+        """The plain model of that name; `how`: device, dtype and what else has a default.
 
         Raises:
             ValueError: the name is neither a folder with a checkpoint nor a Hub model on this machine.
         """
-        return cls(name, model_content(name), device=device, dtype=dtype)
+        return cls(name, model_content(name), **how)
 
     @property
     def identity(self) -> str:
@@ -67,7 +69,7 @@ class ModelRef:
         from models.video_lm import VideoLM
 
         torch.set_num_threads(1)
-        return VideoLM.load(
+        lm = VideoLM.load(
             self.name,
             revision=self.content.rpartition("@")[2] if "@" in self.content else None,
             merge=[lake.blobs.folder(blob) for blob in self.merged],
@@ -75,6 +77,8 @@ class ModelRef:
             device=self.device,
             dtype=self.dtype,
         )
+        lm.gradient_checkpointing = self.gradient_checkpointing
+        return lm
 
 
 def model_content(name: str) -> str:

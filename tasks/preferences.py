@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from models.endpoint_settings import JudgeEndpoint
 from models.human_judge import Person
 from storage.lake import Lake
+from tasks.answering import forward_tokens_field
 from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
 from tasks.judge_endpoint import AGAIN, endpoint_judge, say_what_the_budget_counts
@@ -23,9 +24,8 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from models.comparisons import Judge
+    from models.sequences import Footage
     from models.video_lm import VideoLM
 
 LOCAL = "local"
@@ -89,6 +89,7 @@ class JudgesConfig(BaseModel):
         0.2, ge=0, le=1, description="Method verdict: least probability of A and B together; below, it is no verdict."
     )
     batch_size: int = Field(16, ge=1, description="Answers (likelihood) or prompts (verdict) judged together.")
+    forward_tokens: int | None = forward_tokens_field()
     shard_size: int = Field(64, ge=1, description="Instructions that are committed together.")
 
     @field_validator("endpoints")
@@ -155,7 +156,7 @@ class PreferencesConfig(JudgesConfig):
 
     def decisive(self) -> dict[str, Any]:
         """What decides a verdict besides prompt and model; settings of other methods and judges do not."""
-        local = {"min_choice_mass", "batch_size", "reduction"}
+        local = {"min_choice_mass", "batch_size", "forward_tokens", "reduction"}
         other = local if self.endpoint is not None else {*local, "tie_margin"}
         if self.judge in MODELS:
             other = {"min_choice_mass" if self.method == "likelihood" else "reduction"}
@@ -246,7 +247,7 @@ class JudgePairs:
             self._shown = VisualTokens(lake, settings.shown)
             self._lm = settings.model.load(lake)
             self._judge = new_judge(self._lm, settings.config)
-        self._black: dict[int, Tensor] = {}
+        self._black: dict[int, Footage] = {}
         self._config = settings.config
         self._arm = settings.arm
 
@@ -267,16 +268,17 @@ class JudgePairs:
         ]
 
     def _frames(self, video: str) -> Any:
-        """Visual tokens [F, P, D], or pictures for an endpoint; as many black ones where the judge is blind."""
+        """Visual tokens, or pictures for an endpoint; as many black ones where the judge is blind."""
         shown = self._shown.frames(video, self._config.frame_set)
         if not self._config.blind:
             return shown
-        if self._lm is None:
+        if isinstance(shown, tuple):
             return black_pictures(shown)
-        from models.canaries import blank_tokens
+        from models.encoding import blank_like
 
+        assert self._lm is not None
         if len(shown) not in self._black:
-            self._black[len(shown)] = blank_tokens(self._lm, len(shown))
+            self._black[len(shown)] = blank_like(self._lm, shown)
         return self._black[len(shown)]
 
 
@@ -303,6 +305,7 @@ def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
         "context_text": getattr(config.prompts, f"{config.method}_context"),
         "tie_margin": config.tie_margin,
         "batch_size": config.batch_size,
+        "forward_tokens": config.forward_tokens,
     }
     if config.method == "likelihood":
         return LikelihoodJudge(lm, reduction=config.reduction, **shared)

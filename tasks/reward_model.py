@@ -21,6 +21,7 @@ from tasks.tokens import VisualTokens
 from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, final_adapter, train
 
 if TYPE_CHECKING:
+    from models.batches import Limits
     from models.reward_model import RewardModel, RewardPrompt, Scorer
     from models.video_lm import VideoLM
 
@@ -154,12 +155,19 @@ class TrainRewardModel(Trainer):
         train_reward_model(reward, kept, config.training, training.seed, LakeJournal(lake, training))
         metrics = {"pairs": float(len(kept)), "held_out_pairs": float(len(held))}
         if held:
-            chosen, rejected = score_pairs(reward, held, config.training.batch_size * 2)
+            chosen, rejected = score_pairs(reward, held, _measured_at_once(config.training))
             metrics |= measured(chosen, rejected, held)
             metrics |= _against_truth(questions.rows, held.rows, (chosen - rejected).tolist(), config.monitor)
         checks = check_adapter(lm, ADAPTER, probe)
         blob = self.kept(lake, lambda folder: reward.save(folder, base=training.model.label))
         return config.training.steps, blob, {**metrics, **checks}
+
+
+def _measured_at_once(settings: RewardSettings) -> Limits:
+    """Pairs that are only scored: without gradients twice a step's go through at once."""
+    from models.batches import Limits
+
+    return Limits(2 * settings.batch_size, settings.forward_tokens)
 
 
 def _against_truth(

@@ -17,6 +17,7 @@ from storage.tables import Table
 from tasks.boards import NOWHERE, Shown
 from tasks.expense import NOTHING, Bill, Expense
 from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
+from tasks.out_of_memory import naming_what_to_change
 from tasks.progress import Progress
 from tasks.reuse import copies
 from tasks.stopwatch import Stopwatch
@@ -282,7 +283,8 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
         return _Done(counts, cached=True)
     work, bill, began = _plan(ctx, stage, task.items()), Bill(), time.monotonic()
     try:
-        waited = _compute(ctx, work, task, bill)
+        with naming_what_to_change(stage.name, stage.label, task.settings):
+            waited = _compute(ctx, work, task, bill)
     except BaseException:
         _log_left(ctx, stage, bill, time.monotonic() - began)
         raise

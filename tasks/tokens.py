@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from models.encoding import Encoded
+    from models.sequences import Footage
     from storage.lake import Lake
     from tasks.stage import StageRef
 
@@ -32,8 +32,8 @@ class VisualTokens:
     def __contains__(self, video: str) -> bool:
         return video in self._rows
 
-    def clips(self, video: str, frame_set: str) -> list[Tensor]:
-        """The tokens [F, P, D] of each clip of a set, in order.
+    def clips(self, video: str, frame_set: str) -> list[Footage]:
+        """Each clip of a set, in order, as its frames were encoded.
 
         Raises:
             MissingTokensError: the video has none, or the set was not sampled.
@@ -41,27 +41,31 @@ class VisualTokens:
         if video not in self._rows:
             raise MissingTokensError(f"Video {video} has no visual tokens; see why in the frames stage.")
         row = self._rows[video]
-        chosen = [each for each in row["sets"] if each["name"] == frame_set]
-        if not chosen:
-            known = sorted({each["name"] for each in row["sets"]})
+        known = sorted({each["name"] for each in row["sets"]})
+        if frame_set not in known:
             raise MissingTokensError(
                 f"Frame set {frame_set!r} was not sampled; known: {', '.join(known)}. Add it to frames.sets."
             )
-        tokens = self._video(row)
-        return [tokens[each["indices"]] for each in sorted(chosen, key=lambda each: each["clip"])]
+        video_tokens = self._video(row)
+        order = sorted((each["clip"], number) for number, each in enumerate(row["sets"]) if each["name"] == frame_set)
+        return [video_tokens.shown(number) for _, number in order]
 
-    def frames(self, video: str, frame_set: str) -> Tensor:
-        """The tokens [F, P, D] of a set with one clip."""
-        (tokens,) = self.clips(video, frame_set)
-        return tokens
+    def frames(self, video: str, frame_set: str) -> Footage:
+        """The one clip of a set."""
+        (shown,) = self.clips(video, frame_set)
+        return shown
 
-    def _video(self, row: dict[str, Any]) -> Tensor:
+    def _video(self, row: dict[str, Any]) -> Encoded:
         import numpy as np
         import torch
 
-        kept = self._lake.blobs.open_arrow(row["blob"])
-        shape = kept["shape"][row["row"]].as_py()
-        dtype = getattr(torch, kept["dtype"][row["row"]].as_py())
+        from models.encoding import Encoded
+
+        kept, number = self._lake.blobs.open_arrow(row["blob"]), row["row"]
+        shape, dtype = kept["shape"][number].as_py(), getattr(torch, kept["dtype"][number].as_py())
         # The copy is this video's alone: torch wants memory that it may write to, the map is read-only.
-        data = np.frombuffer(kept["data"][row["row"]].as_buffer(), dtype=np.uint8).copy()
-        return torch.from_numpy(data).view(dtype).view(shape)
+        data = np.frombuffer(kept["data"][number].as_buffer(), dtype=np.uint8).copy()
+        tokens = torch.from_numpy(data).view(dtype).view(shape)
+        rows, columns = kept["grid"][number].as_py()
+        clips = [each["indices"] for each in row["sets"]]
+        return Encoded(tokens, (rows, columns), clips, kept["seconds"][number].as_py())

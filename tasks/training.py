@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from models.memory import ran_out
 from storage.lake import Lake, event
 from storage.schemas import STATE_SUFFIX
 from tasks.boards import Board
@@ -30,8 +31,6 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from models.canaries import Probe
     from models.sequences import Prompt
     from models.training import NotFiniteError
@@ -261,7 +260,9 @@ class Trainer(ABC):
             step, blob, metrics = self.train(lake)
         except NotFiniteError as error:
             raise StageFailure(self._named(lake, error)) from error
-        except Exception as error:  # a full disk or memory too: written down as a quarantine it would stay for ever
+        except Exception as error:  # a full disk too: written down as a quarantine it would stay for ever
+            if ran_out(error):
+                raise
             what = f"{self.training.role} {self.training.arm or ''}".rstrip()
             kind = "" if isinstance(error, (TrainingError, ValueError)) else f"{type(error).__name__}: "
             raise StageFailure(f"{what}: {kind}{error}") from error
@@ -358,10 +359,11 @@ class Questions:
 
     def probe(self, answer: Callable[[dict[str, Any]], str]) -> Probe:
         """A few questions spread over the split, for the canaries; call it before the first adapter."""
-        from models.canaries import Probe, blank_tokens
+        from models.canaries import Probe
+        from models.encoding import blank_like
 
         chosen = self.rows[:: max(1, len(self.rows) // PROBED)][:PROBED]
-        black: Tensor = blank_tokens(self.lm, len(self.tokens.frames(chosen[0]["video"], self.frame_set)))
+        black = blank_like(self.lm, self.tokens.frames(chosen[0]["video"], self.frame_set))
         return Probe.take(
             self.lm,
             [self.prompt(row) for row in chosen],

@@ -18,7 +18,11 @@ from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.encoding import Encoded
     from models.families import VideoFrames
+
+
+COLUMNS = ["item_id", "status", "blob", "row", "sets", "timestamps"]
 
 
 class VisualTokensConfig(BaseModel):
@@ -27,7 +31,7 @@ class VisualTokensConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     batch_frames: int = Field(
-        default=32, ge=1, description="Frames of a video that go through the vision tower together."
+        default=32, ge=1, description="Frames of a video that go through the vision tower together, at least one unit."
     )
     shard_size: int = Field(
         default=8, ge=1, description="Videos whose tokens are held in memory, kept in one file and committed together."
@@ -35,12 +39,12 @@ class VisualTokensConfig(BaseModel):
 
 
 def visual_tokens(ctx: RunContext, config: VisualTokensConfig, frames: StageResult, model: ModelRef) -> StageResult:
-    """Encode the kept frames of every video, each frame in one pass of the tower.
+    """Encode the kept frames of every video: each, or each pair where the tower folds time, goes through it once.
 
     The stage is named by the tower alone: a base model, its SFT model and every policy share it.
 
     Raises:
-        ValueError: the model's family cannot encode frames one by one, or the model does not load.
+        ValueError: the model does not load.
     """
     tower = replace(model, merged=(), adapter=None, stages=())
     stage = Stage(
@@ -80,47 +84,50 @@ class EncodeFrames:
     def __init__(self, settings: TowerSettings) -> None:
         self._lake = Lake(settings.lake)
         table = self._lake.table(settings.frames.table)
-        rows = table.read(settings.frames.key, columns=["item_id", "status", "blob", "row", "sets"]).to_pylist()
+        rows = table.read(settings.frames.key, columns=COLUMNS).to_pylist()
         self._frames = {row["item_id"]: row for row in rows if row["status"] == "ok"}
         self._lm = settings.model.load(self._lake)
         self._tower = settings.model.tower
         self._batch_frames = settings.batch_frames
-        if not self._lm.family.per_frame:
-            raise ValueError(
-                f"The vision tower of {settings.model.name} sees several frames at once, so its tokens cannot be kept "
-                "frame by frame; choose a model whose tower sees each frame alone."
-            )
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
         videos = [item["item_id"] for item in items]
-        tokens = [self._encode(self._frames[video]) for video in videos]
+        encoded = [self._encode(self._frames[video]) for video in videos]
         blob = self._lake.blobs.put_arrow(
             pa.table(
                 {
                     "video": pa.array(videos, pa.string()),
-                    "shape": pa.array([list(each.shape) for each in tokens], pa.list_(pa.int32())),
-                    "data": pa.array([_raw(each) for each in tokens], pa.binary()),
-                    "dtype": pa.array([str(each.dtype).removeprefix("torch.") for each in tokens], pa.string()),
+                    "shape": pa.array([list(each.tokens.shape) for each in encoded], pa.list_(pa.int32())),
+                    "data": pa.array([_raw(each.tokens) for each in encoded], pa.binary()),
+                    "dtype": pa.array([str(each.tokens.dtype).removeprefix("torch.") for each in encoded], pa.string()),
+                    "grid": pa.array([list(each.grid) for each in encoded], pa.list_(pa.int32())),
+                    "seconds": pa.array([each.seconds for each in encoded], pa.list_(pa.list_(pa.float64()))),
                 }
             )
         )
         return [
-            Outcome(video, [self._row(video, blob, row, len(each))])
-            for row, (video, each) in enumerate(zip(videos, tokens, strict=True))
+            Outcome(video, [self._row(video, blob, row, each)])
+            for row, (video, each) in enumerate(zip(videos, encoded, strict=True))
         ]
 
-    def _row(self, video: str, blob: str, row: int, n_frames: int) -> dict[str, Any]:
+    def _row(self, video: str, blob: str, row: int, encoded: Encoded) -> dict[str, Any]:
         sets = self._frames[video]["sets"]
-        return {"video": video, "tower": self._tower, "blob": blob, "row": row, "n_frames": n_frames, "sets": sets}
+        clips = [{**each, "indices": list(rows)} for each, rows in zip(sets, encoded.clips, strict=True)]
+        return {
+            "video": video,
+            "tower": self._tower,
+            "blob": blob,
+            "row": row,
+            "n_frames": len({index for each in sets for index in each["indices"]}),
+            "sets": clips,
+        }
 
-    def _encode(self, kept: dict[str, Any]) -> Tensor:
-        """Visual tokens [F, P, D] of a video's kept frames, on the CPU."""
-        import torch
+    def _encode(self, kept: dict[str, Any]) -> Encoded:
+        from models.encoding import encode_clips
 
         frames = decode_frames(self._lake.blobs.open_arrow(kept["blob"])["frames"][kept["row"]].as_py())
-        starts = range(0, len(frames), self._batch_frames)
-        parts = [self._lm.encode(frames[start : start + self._batch_frames]).cpu() for start in starts]
-        return torch.cat(parts).contiguous()
+        clips = [each["indices"] for each in kept["sets"]]
+        return encode_clips(self._lm, frames, clips, kept["timestamps"], self._batch_frames)
 
 
 def decode_frames(pictures: list[bytes]) -> VideoFrames:

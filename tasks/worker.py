@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from models.memory import LATEST, ran_out
 from storage.errors import LakeError
 from tasks.expense import NOTHING, Expense, forget_gpu_peak, metered
 
@@ -53,6 +54,15 @@ class ProcessorError(RuntimeError):
 
 class StageFailure(RuntimeError):
     """A stage cannot go on, whatever its items: it is neither repeated nor written down as a quarantine."""
+
+
+class OutOfMemory(StageFailure):
+    """A model had no memory for a pass: the pass was too large, whatever its items. The text says what was tried."""
+
+    @classmethod
+    def of(cls, error: Exception, doing: str) -> "OutOfMemory":
+        """`doing`: what is told where no model has begun a pass."""
+        return cls(f"in {LATEST.tried or doing}: {str(error).splitlines()[0]}")
 
 
 class _Watchdog:
@@ -108,12 +118,13 @@ class WorkerProcess:
         for old in evict:
             self._processors.pop(old, None)
         forget_gpu_peak()
+        LATEST.tried = None
         began = time.monotonic()
         try:
             processor, settings = pickle.loads(payload)
             self._processors[key] = processor(settings)
         except Exception as error:
-            return Reply(fatal=portable(error))
+            return Reply(fatal=portable(OutOfMemory.of(error, "loading the model") if ran_out(error) else error))
         if "torch" in sys.modules:
             # Two torch threads beside a busy process were up to 10 times slower; OMP_NUM_THREADS is read only once.
             sys.modules["torch"].set_num_threads(1)
@@ -135,6 +146,9 @@ class WorkerProcess:
             del self._processors[key]  # It has come to its end: whoever goes on begins with a new one.
             return Reply(fatal=portable(error))
         except Exception as error:
+            if ran_out(error):
+                del self._processors[key]
+                return Reply(fatal=OutOfMemory.of(error, "this call"))
             return Reply(failure=f"{type(error).__name__}: {error}".rstrip(": "))
         finally:
             _watchdog.rest()

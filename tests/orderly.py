@@ -8,6 +8,7 @@ from unittest.mock import patch
 import torch
 
 from miniature import checkpoint
+from models.sequences import Footage
 from models.video_lm import VideoLM
 
 REPLY = "B > A > C"
@@ -22,7 +23,7 @@ def save_orderly(folder: Path) -> Path:
     lm = VideoLM.load(str(folder))
     lm.core.requires_grad_(True)
     optimizer = torch.optim.AdamW(lm.core.parameters(), lr=3e-3)
-    frames = torch.zeros(2, 4, lm.hidden_size)
+    frames = Footage(torch.zeros(2, 4, lm.hidden_size), (2, 2), (0.0, 1.0))
     prompts = [lm.prompt(text, frames) for text in ("what is it?", "A: it is red. B: it is a square. C: no. better:")]
     for _ in range(40):
         logprobs, mask = lm.logprobs(prompts, [lm.response_ids(REPLY)] * len(prompts))

@@ -20,7 +20,6 @@ from miniature.build import Recipe, World
 from miniature.evaluation import evaluate
 from miniature.lessons import FRAMES
 from miniature.world import Question, render
-from models.families import family_of
 from models.video_lm import VideoLM
 
 PACKAGE = Path(miniature.__file__).parent
@@ -45,11 +44,10 @@ def test_a_world_holds_the_frames_as_the_processor_gives_them(world: World) -> N
 @torch.no_grad()
 def test_lessons_see_the_tokens_that_the_product_sees(world: World) -> None:
     model, processor = checkpoint.new_model(1, seed=0).eval(), checkpoint.new_processor()
-    family = family_of("llava_onevision")
     shown = [(3, FRAMES["8"]), (7, FRAMES["2"]), (3, FRAMES["clip1"])]
     for (scene, frames), tokens in zip(shown, build.visual_tokens(model, world, shown), strict=True):
-        kept = family.encode(model, processor, render(world.scenes[scene]))
-        assert torch.allclose(tokens, family.join(model, kept[list(frames)]), atol=1e-2)  # kept as float16
+        kept = VideoLM(model, processor).encode(render(world.scenes[scene]))
+        assert torch.allclose(tokens, build.FAMILY.join(model, kept[frames]), atol=1e-2)  # kept as float16
 
 
 @pytest.mark.parametrize("step", [1, 600])

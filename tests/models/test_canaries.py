@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from tiny import LORA, shake
 
 import miniature
 from miniature.world import QUESTIONS, render, sample_scene
-from models.canaries import Probe, blank_tokens, check_adapter, check_blank
+from models.canaries import Probe, check_adapter, check_blank
+from models.encoding import blank_like
+from models.families import VideoFrames
+from models.sequences import Footage
 from models.training import TrainingError
 from models.video_lm import VideoLM
 
@@ -31,8 +35,9 @@ def probe(lm: VideoLM) -> Probe:
     """Every question about a scene of its own, before the first adapter."""
     rng = np.random.default_rng(3)
     scenes = [sample_scene(rng) for _ in QUESTIONS]
-    seen = [lm.prompt(q.text, lm.encode(render(scene)[1::2])) for q, scene in zip(QUESTIONS, scenes, strict=True)]
-    blank = [lm.prompt(question.text, blank_tokens(lm, 8)) for question in QUESTIONS]
+    shown = [lm.encode(render(scene)[1::2]) for scene in scenes]
+    seen = [lm.prompt(question.text, each) for question, each in zip(QUESTIONS, shown, strict=True)]
+    blank = [lm.prompt(question.text, blank_like(lm, each)) for question, each in zip(QUESTIONS, shown, strict=True)]
     return Probe.take(lm, seen, blank, [lm.response_ids(q.answer(s)) for q, s in zip(QUESTIONS, scenes, strict=True)])
 
 
@@ -96,7 +101,12 @@ def test_a_changed_base_is_caught(learned: VideoLM, probe: Probe, change: Callab
 def _blindfold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is shown, a model sees nothing of it."""
     encode = VideoLM.encode
-    monkeypatch.setattr(VideoLM, "encode", lambda lm, frames: torch.zeros_like(encode(lm, frames)))
+
+    def blind(lm: VideoLM, frames: VideoFrames) -> Footage:
+        seen = encode(lm, frames)
+        return replace(seen, tokens=torch.zeros_like(seen.tokens))
+
+    monkeypatch.setattr(VideoLM, "encode", blind)
 
 
 @pytest.mark.usefixtures("_blindfold")

@@ -13,6 +13,7 @@ from journals import FolderJournal, outcomes
 from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, scorer_of, shake
 from torch import Tensor
 
+from models.batches import Limits
 from models.grpo import REFERENCE, Feedback, Grpo, RankFeedback, RewardFeedback, train_grpo
 from models.on_policy import POLICY
 from models.rankings import Group, NoRanking, Ranking, ranked_by
@@ -92,7 +93,7 @@ class LikesAll(LikesFirst):
 class RewardsFirst(RewardModel):
     """Counts how often an answer says first."""
 
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:  # noqa: ARG002
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:  # noqa: ARG002
         first = self.lm.response_ids("first")[0]
         return torch.tensor([float(list(response).count(first)) for response in responses])
 

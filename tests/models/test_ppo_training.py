@@ -12,6 +12,7 @@ from journals import FolderJournal, files_of, other_process, outcomes
 from tiny import BASE, LORA, logprobs_of, prompts_of, save_random, scorer_of, shake
 from torch import Tensor
 
+from models.batches import Limits
 from models.losses import policy_loss, value_loss
 from models.on_policy import POLICY
 from models.ppo import REWARD, VALUE, Ppo, Rollout, train_ppo
@@ -150,9 +151,9 @@ def test_rewards_are_measured_by_the_first_rollout(ppo: Ppo) -> None:
 class LikesRed(RewardModel):
     """Counts how often an answer says red."""
 
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
+    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:
         assert len(prompts) == len(responses)
-        assert batch_size == 24
+        assert limits == Limits(24)
         red = self.lm.response_ids("red")[0]
         return torch.tensor([float(list(response).count(red)) for response in responses])
 

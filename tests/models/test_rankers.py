@@ -15,6 +15,7 @@ from tiny import LORA, random_frames, save_random, shake
 from torch import Tensor
 
 from miniature import checkpoint
+from models.batches import Limits
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Verdict, normalised
 from models.judge import LikelihoodJudge
 from models.listwise import ListwiseRanker, LocalSpeaker, Reply
@@ -289,7 +290,7 @@ def test_rewards_are_sorted_and_a_repeated_answer_shares_its_rank(reward: Reward
     one = group(ANSWERS, frames=frames, context="not read")
     (ranking, shuffled) = ranked(RewardRanker(reward), one, replace(one, answers=ANSWERS[::-1]))
     prompts = [reward.prompt(QUESTION, frames, None)] * 4
-    scores = reward.score_all(prompts, [lm.response_ids(answer) for answer in ANSWERS], 4).tolist()
+    scores = reward.score_all(prompts, [lm.response_ids(answer) for answer in ANSWERS], Limits(4)).tolist()
     assert ranking.scores == pytest.approx(scores, abs=1e-5)
     assert ranking.scores is not None
     assert ranking.scores[0] == ranking.scores[3]

@@ -25,6 +25,7 @@ from tiny import (
     shake,
 )
 
+from models.batches import Limits
 from models.reward_model import ADAPTER, RewardModel
 from models.reward_training import (
     calibration_error,
@@ -70,7 +71,7 @@ def test_it_learns_an_obvious_preference_and_keeps_it_where_it_was_not_taught(
     reward = new_reward_model(lm, settings, 0)
     train_reward_model(reward, reward_pairs(reward, SHAPES[:2]), settings, 0, journal)
     unseen = reward_pairs(reward, SHAPES[2:], seed=1)
-    metrics = measured(*score_pairs(reward, unseen, 3), unseen)
+    metrics = measured(*score_pairs(reward, unseen, Limits(3)), unseen)
     assert metrics["held_out_accuracy"] == 1
     assert metrics["held_out_margin"] > 1
     assert metrics["held_out_calibration_error"] < 0.3
@@ -123,11 +124,11 @@ def _shaken(lm: VideoLM, form: RewardForm) -> RewardModel:
 def test_a_score_does_not_depend_on_the_neighbours_padding(lm: VideoLM, form: RewardForm) -> None:
     reward = _shaken(lm, form)
     prompts, answers = read_by(reward), [lm.response_ids(text) for text in ANSWERS]
-    together = reward.score_all(prompts, answers, batch_size=3)
+    together = reward.score_all(prompts, answers, Limits(3))
     alone = [reward.score([prompt], [answer]).item() for prompt, answer in zip(prompts, answers, strict=True)]
     assert len({round(score, 3) for score in alone}) == 3
     assert together.tolist() == pytest.approx(alone, abs=1e-4)
-    assert reward.score_all(prompts, answers, batch_size=1).tolist() == pytest.approx(alone, abs=1e-4)
+    assert reward.score_all(prompts, answers, Limits(1)).tolist() == pytest.approx(alone, abs=1e-4)
 
 
 def test_the_likelihood_form_starts_as_self_preference_and_the_head_form_at_zero(lm: VideoLM) -> None:

@@ -10,6 +10,7 @@ from test_ppo_training import NUMBERS, SETTINGS, _reward
 from tiny import prompts_of, save_random, scorer_of, shake
 
 from miniature import checkpoint
+from models.batches import Limits
 from models.on_policy import POLICY
 from models.ppo import VALUE, Ppo
 from models.sequences import Response
@@ -53,7 +54,7 @@ def test_another_tokenizer_reads_the_text_and_a_cut_answer_gets_no_end(folder: P
     ids = other.response_ids(text)
     answers = [Response((5, 6), text, finished=True), Response((5,), text, finished=False)]
     expected = [scorer.reward.score(prompts[:1], [each]).item() for each in (ids, ids[:-1])]
-    assert scorer.score(prompts, answers, batch_size=2).tolist() == pytest.approx(expected, abs=1e-4)
+    assert scorer.score(prompts, answers, Limits(2)).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_answers_that_are_equal_have_one_reward(folder: Path) -> None:
@@ -62,7 +63,7 @@ def test_answers_that_are_equal_have_one_reward(folder: Path) -> None:
     said = [lm.response_ids(text) for text in ("it is red.", "a red circle grows.", "it is red.", "it is red.")]
     answers = [Response(ids, "", finished=True) for ids in said * 2]
     read = scorer.read([0, 1], 4)
-    rewards = scorer.score(read, answers, batch_size=3)
+    rewards = scorer.score(read, answers, Limits(3))
     for group in (rewards[:4], rewards[4:]):
         assert group[0] == group[2] == group[3] != group[1]
     assert torch.allclose(rewards, scorer.reward.score(read, said * 2), atol=1e-4)

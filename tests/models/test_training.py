@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from models.training import (
     NotFiniteError,
     Trainer,
-    batches_by_length,
-    in_batches,
     linear_schedule,
     mean_metrics,
     passes,
@@ -130,21 +128,6 @@ def test_the_schedule_rises_then_falls_straight_to_its_end(steps: int, warmup: i
 def test_warm_up_reaches_the_whole_rate() -> None:
     factors = [linear_schedule(step, 10**6, warmup=4, final=0.1) for step in range(5)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=30), st.integers(1, 8))
-def test_batches_of_like_length_give_the_values_in_the_items_order(lengths: list[int], size: int) -> None:
-    seen: list[list[int]] = []
-
-    def double(indices: list[int]) -> Tensor:
-        seen.append(indices)
-        return torch.tensor([2.0 * index for index in indices])
-
-    assert in_batches(double, lengths, size).tolist() == [2.0 * index for index in range(len(lengths))]
-    assert seen == list(batches_by_length(lengths, size))
-    assert all(1 <= len(batch) <= size for batch in seen)
-    assert [lengths[index] for batch in seen for index in batch] == sorted(lengths)
 
 
 def test_metrics_of_several_updates_are_averaged() -> None:

@@ -164,7 +164,7 @@ def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None
 
 def test_another_family_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
-    with pytest.raises(ValueError, match="type 'qwen2' are not supported yet; supported: llava_onevision"):
+    with pytest.raises(ValueError, match="type 'qwen2' are not supported; supported: internvl, llava"):
         VideoLM.load(str(tmp_path))
 
 

@@ -168,7 +168,7 @@ def test_a_question_keeps_its_video_where_another_is_left_out(
         asked = groups.of(number, ("a", "b"))
         assert isinstance(asked, Group)
         assert asked.name == f"about {video}"
-        assert torch.equal(asked.frames, VisualTokens(ctx.lake, other.ref).frames(video, "judge_2"))
+        assert torch.equal(asked.frames.tokens, VisualTokens(ctx.lake, other.ref).frames(video, "judge_2").tokens)
         shown = lm.prompt(ASKED, VisualTokens(ctx.lake, own.ref).frames(video, "policy"))
         assert torch.equal(left.prompt(left.rows[number]).visual, shown.visual)
 

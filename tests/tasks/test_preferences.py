@@ -16,8 +16,8 @@ from small import committed, keep_scenes, rows_of, scenes
 from miniature import checkpoint
 from miniature.lessons import FRAMES
 from miniature.world import render
-from models.canaries import blank_tokens
 from models.comparisons import Comparison, Verdict
+from models.encoding import blank_like
 from models.video_lm import VideoLM
 from storage.rows import row_digest
 from tasks.fanout import WorkerPool
@@ -203,7 +203,7 @@ def test_a_blind_judge_sees_black_frames_whatever_the_video(
     ctx: RunContext, tokens: StageResult, judge: ModelRef
 ) -> None:
     lm = VideoLM.load(judge.name)
-    black = blank_tokens(lm, len(FRAMES["2"]))
+    black = blank_like(lm, lm.encode(render(VIDEOS[ONE])[list(FRAMES["2"])]))
     candidates = sampled(ctx, answers("one", ONE), answers("two", TWO), answers("lost", "broken.mp4"))
     blind = config(narrative=False, blind=True)
     result = preferences(ctx, blind, candidates, tokens, None, judge, "arm")

@@ -19,6 +19,7 @@ from small import BASE, committed, keep_scenes, rows_of, scenes, small_run
 from miniature.checkpoint import CONTEXT_PROMPT, VERDICT_PROMPT
 from miniature.lessons import FRAMES, SLOTS
 from miniature.world import SHAPES, Question, render
+from models.batches import Limits
 from models.reward_model import ADAPTER, RewardModel
 from models.settings import LoraSettings, RewardForm
 from tasks.fanout import Outcome, WorkerPool
@@ -281,7 +282,7 @@ def test_the_frames_of_the_set_reach_the_ranker(
     for outcome, (video, scene) in zip(outcomes, VIDEOS.items(), strict=True):
         prompt = model.prompt(ASKED.text, lm.encode(render(scene)[list(FRAMES["2"])]), None)
         texts = texts_of(video)[:3]
-        expected = model.score_all([prompt] * 3, [lm.response_ids(text) for text in texts], 3).tolist()
+        expected = model.score_all([prompt] * 3, [lm.response_ids(text) for text in texts], Limits(3)).tolist()
         assert [each["score"] for each in outcome.rows or []][:3] == pytest.approx(expected, abs=1e-4)
 
 

@@ -21,6 +21,7 @@ from tasks.tokens import MissingTokensError, VisualTokens
 from tasks.visual_tokens import EncodeFrames, TowerSettings, VisualTokensConfig, decode_frames, visual_tokens
 
 CONFIG = VisualTokensConfig(batch_frames=16, shard_size=2)
+SEEN = 10  # of a scene's frames stand in one of its sets
 
 
 @pytest.fixture
@@ -45,7 +46,10 @@ def test_kept_tokens_are_those_of_the_frames_of_every_set(ctx: RunContext) -> No
             got = kept.clips(video, name)
             assert len(got) == len(clips)
             for tokens, clip in zip(got, clips, strict=True):
-                assert torch.allclose(tokens, lm.encode(render(scene)[list(FRAMES[clip])]), atol=1e-5)
+                now = lm.encode(render(scene)[list(FRAMES[clip])])
+                assert torch.allclose(tokens.tokens, now.tokens, atol=1e-5)
+                assert tokens.grid == now.grid
+                assert len(tokens.seconds) == len(FRAMES[clip])
     assert "scenes/broken.mp4" not in kept
     with pytest.raises(MissingTokensError, match="known: clips, judge_2, policy"):
         kept.clips("scenes/00.mp4", "judge_3")
@@ -56,12 +60,12 @@ def test_a_shard_is_one_blob_and_a_row_says_what_it_needs(ctx: RunContext) -> No
     rows = [row for (row,) in rows_of(ctx.lake, result).values()]
     assert len({row["blob"] for row in rows}) == 2
     assert [(row["row"], row["n_frames"], row["tower"]) for row in rows] == [
-        (row, 16, base_model().tower) for row in (0, 1, 0)
+        (row, SEEN, base_model().tower) for row in (0, 1, 0)
     ]
     assert [each["name"] for each in rows[0]["sets"]] == ["policy", "judge_2", "clips", "clips"]
     blob = ctx.lake.blobs.open_arrow(rows[0]["blob"])
-    assert blob.column_names == ["video", "shape", "data", "dtype"]
-    assert blob.to_pylist()[0]["shape"] == [16, 4, 128]
+    assert blob.column_names == ["video", "shape", "data", "dtype", "grid", "seconds"]
+    assert blob.to_pylist()[0]["shape"] == [SEEN, 4, 128]
 
 
 def test_adapters_share_the_tokens_of_their_base(ctx: RunContext, tmp_path: Path) -> None:
@@ -76,25 +80,25 @@ def test_adapters_share_the_tokens_of_their_base(ctx: RunContext, tmp_path: Path
     assert again.key == first.key
 
 
-def test_each_kept_frame_goes_through_the_tower_once(ctx: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_frame_that_is_shown_goes_through_the_tower_once(ctx: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[int] = []
-    encode = VideoLM.encode
+    tower = VideoLM.tower
 
-    def counted(lm: VideoLM, frames: Any) -> Any:
+    def counted(lm: VideoLM, frames: Any, of: int) -> Any:
         passed.append(len(frames))
-        return encode(lm, frames)
+        return tower(lm, frames, of)
 
-    monkeypatch.setattr(VideoLM, "encode", counted)
+    monkeypatch.setattr(VideoLM, "tower", counted)
     processor, items = _encode_here(ctx, batch_frames=6)
     processor.process(items, seed=0)
-    assert passed == [6, 6, 4] * 3
+    assert passed == [6, 4] * 3
 
 
 def test_the_batch_does_not_change_the_tokens(ctx: RunContext) -> None:
     processor, (item, *_) = _encode_here(ctx, batch_frames=16)
     whole = processor._encode(processor._frames[item["item_id"]])
     processor._batch_frames = 5
-    assert torch.allclose(processor._encode(processor._frames[item["item_id"]]), whole, atol=1e-5)
+    assert torch.allclose(processor._encode(processor._frames[item["item_id"]]).tokens, whole.tokens, atol=1e-5)
 
 
 def test_a_broken_picture_costs_only_its_video(ctx: RunContext, tmp_path: Path) -> None:
@@ -110,8 +114,8 @@ def test_a_broken_picture_costs_only_its_video(ctx: RunContext, tmp_path: Path) 
         "scenes/02.mp4": "ok",
     }
     assert "UnidentifiedImageError" in rows["scenes/01.mp4"]["reason"]
-    tokens = VisualTokens(other.lake, result.ref).frames("scenes/02.mp4", "policy")
-    assert torch.equal(tokens, VisualTokens(ctx.lake, whole.ref).frames("scenes/02.mp4", "policy"))
+    tokens = VisualTokens(other.lake, result.ref).frames("scenes/02.mp4", "policy").tokens
+    assert torch.equal(tokens, VisualTokens(ctx.lake, whole.ref).frames("scenes/02.mp4", "policy").tokens)
 
 
 def test_half_precision_comes_back_as_it_was(ctx: RunContext) -> None:
@@ -123,7 +127,7 @@ def test_half_precision_comes_back_as_it_was(ctx: RunContext) -> None:
     kept = ctx.lake.blobs.open_arrow(row["blob"]).to_pylist()[0]
     tokens = torch.frombuffer(bytearray(kept["data"]), dtype=torch.bfloat16).view(kept["shape"])
     assert kept["dtype"] == "bfloat16"
-    assert torch.equal(tokens, processor._encode(processor._frames["scenes/00.mp4"]))
+    assert torch.equal(tokens, processor._encode(processor._frames["scenes/00.mp4"]).tokens)
 
 
 def test_png_and_jpeg_pictures_become_upright_rgb_frames() -> None:
