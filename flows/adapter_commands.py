@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,3 +51,35 @@ def merge(
     merged = f"{len(chosen.adapters)} adapter{'s' if len(chosen.adapters) > 1 else ''}"
     cli.out.print(f"{chosen}: {merged} merged into {whole.label}, {whole.dtype}.", markup=False, soft_wrap=True)
     cli.out.print(f"Checkpoint: {to}  (AutoModelForImageTextToText.from_pretrained)", markup=False, soft_wrap=True)
+
+
+def push(
+    repo: Annotated[str, typer.Option(help="The repository: owner/name.")],
+    lake: LakeOption = None,
+    arm: ArmOption = None,
+    role: RoleOption = "policy",
+    adapter: AdapterOption = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
+    dry_run: Annotated[
+        Path | None,
+        typer.Option("--dry-run", metavar="FOLDER", help="Write there what would be sent; send nothing."),
+    ] = None,
+    s3_block: S3Block = None,
+) -> None:
+    """Sends an arm's adapter with its model card and data card to the Hub. The token is HF_TOKEN's, or the login's."""
+    from flows import cli
+    from tasks.push import upload, write_folder
+    from tasks.trained import chosen_adapter
+
+    with open_lake(lake, s3_block) as opened, tempfile.TemporaryDirectory(prefix="rlaif-push-") as place:
+        chosen = chosen_adapter(opened, arm, role, adapter)
+        folder = dry_run or Path(place) / "adapter"
+        files = write_folder(opened, chosen, repo, folder)
+        cli.out.print(f"{chosen}: {', '.join(files)}", markup=False, soft_wrap=True)
+        if dry_run is not None:
+            cli.out.print(f"Nothing was sent; it lies in {folder}. Fill in the licence.", markup=False, soft_wrap=True)
+            return
+        message = f"{chosen.role} {chosen.name}, trained by run {chosen.run}"
+        with cli.out.status(f"sending to {repo}"):
+            address = upload(folder, repo, private=private, message=message)
+    cli.out.print(f"Sent: {address}. Fill in the licence on its page.", markup=False, soft_wrap=True)

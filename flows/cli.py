@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import environment
-from flows.adapter_commands import merge
+from flows.adapter_commands import merge, push
 from flows.convert_command import convert
 from flows.doctor_command import doctor
 from flows.export_command import export
@@ -126,6 +126,7 @@ def lineage(
 
 
 app.command()(merge)
+app.command()(push)
 app.command()(export)
 app.command("import")(import_file)
 app.command()(judge)

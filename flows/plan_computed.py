@@ -133,9 +133,9 @@ class _Computed:
     ) -> None:
         self.p, self.counts, self.assumed = p, counts, assumed
         self.size = assumed.frame_size(p.frames.max_side)
+        self.clips_kept = sum(each.clips for each in p.frames.sets)
         self.frames_kept = sum(each.n * each.clips for each in p.frames.sets)
-        # Memory for time; a preset from before there was the setting lacks it.
-        self.again = bool(p.models.model_dump().get("gradient_checkpointing", False))
+        self.again = p.models.gradient_checkpointing
         self.kept = 0.0
         named = dict.fromkeys(each for each in (p.models.policy, p.models.labeler, p.models.reward) if each)
         self._shapes = {name: shapes(name) for name in named}
@@ -221,7 +221,8 @@ class _Computed:
     def _visual_tokens(self, given: dict[str, Any]) -> _Sized:
         costs, videos = self._costs(given["model"]), self.counts["videos"]
         work = costs.tower(videos * self.frames_kept, self.size)
-        self.kept += videos * costs.shape.kept_tokens(self.frames_kept, self.size) * costs.shape.hidden * costs.bytes
+        kept = costs.shape.kept_tokens(self.frames_kept, self.size, self.clips_kept)
+        self.kept += videos * kept * costs.shape.hidden * costs.bytes
         return _Sized(videos, work, -(-videos // given["config"].shard_size))
 
     def _captions(self, given: dict[str, Any]) -> _Sized:

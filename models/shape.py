@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FRAME_LABEL_TOKENS = 12  # What SmolVLM writes around a frame: its time and two marks.
+# About what is written around a frame: its number or time, and marks.
+LABEL_TOKENS = {"smolvlm": 12, "internvl": 6, "qwen3_vl": 4}
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ModelShape:
     Attributes:
         name: of the model.
         source: where its configuration was found.
-        config: the configuration.
+        config: the configuration, with the family's defaults.
         parameters: all weights; tied ones count once.
         language: those of the language model that each token is multiplied with: without the table of embeddings.
         vision: those of tower and projector.
@@ -73,7 +74,7 @@ class ModelShape:
         return cls(
             name=name,
             source=source,
-            config=config,
+            config={"model_type": config["model_type"], **known.to_dict()},
             parameters=sum(sizes.values()),
             language=sum(language.values()) - (0 if head is table else table.numel()),
             vision=sum(sizes.values()) - sum(language.values()),
@@ -107,42 +108,49 @@ class ModelShape:
     def frame_patches(self, size: tuple[int, int]) -> int:
         """What the tower computes of one frame of `size` (height, width) pixels, in tokens."""
         vision = self.config["vision_config"]
-        patch = vision["patch_size"]
+        patch = _side(vision["patch_size"])
         if "image_size" in vision:
-            return int((vision["image_size"] // patch) ** 2)
+            return (_side(vision["image_size"]) // patch) ** 2
         height, width = (max(1, round(side / (2 * patch))) * 2 for side in size)
-        return int(height * width)
+        return height * width
 
-    def kept_tokens(self, frames: int, size: tuple[int, int]) -> int:
-        """Visual tokens that are kept of so many frames, before a family joins them."""
-        patches = self.frame_patches(size)
-        if self.model_type == "llava":
-            return frames * patches
-        if self.model_type == "video_llava":
-            return frames * (patches + 1)  # With the tower's token of the whole frame.
-        if self.model_type.startswith("qwen"):
+    def kept_tokens(self, frames: int, size: tuple[int, int], clips: int = 1) -> int:
+        """Visual tokens that are kept of so many frames in so many clips.
+
+        Raises:
+            ValueError: it is not known for this family.
+        """
+        patches, side, config = self.frame_patches(size), math.isqrt(self.frame_patches(size)), self.config
+        if self.model_type == "llava":  # VLM-RLAIF: the mean over space of each frame, the mean over time of each clip.
+            return frames + patches * clips
+        if self.model_type in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
             return math.ceil(frames / 2) * (patches // 4)  # Two frames and 2 x 2 patches are one token.
-        if self.model_type == "llava_onevision":
-            return frames * math.ceil(math.isqrt(patches) / 2) ** 2
-        if self.model_type == "smolvlm":
-            return int(frames * patches // self.config["scale_factor"] ** 2)
+        of_frame: dict[str, Callable[[], int]] = {
+            "internvl": lambda: int(side * config["downsample_ratio"]) ** 2,
+            "llava_next_video": lambda: int((side // config["spatial_pool_stride"]) ** 2),
+            "llava_onevision": lambda: math.ceil(side / 2) ** 2,
+            "smolvlm": lambda: int(patches // config["scale_factor"] ** 2),
+            "video_llava": lambda: patches + 1,  # With the tower's token of the whole frame.
+        }
+        if self.model_type in of_frame:
+            return frames * of_frame[self.model_type]()
         raise ValueError(
             f"How many tokens a video has for a model of type {self.model_type!r} is not known here: measure with "
             "`rlaif plan --measured` on a machine that has the model."
         )
 
     def video_tokens(self, frames: int, size: tuple[int, int]) -> int:
-        """Tokens of a prompt that a video of so many frames takes.
+        """Tokens of a prompt that a video of so many frames takes, with what a family writes between them.
 
         Raises:
             ValueError: it is not known for this family.
         """
-        kept = self.kept_tokens(frames, size)
-        if self.model_type == "llava":  # VLM-RLAIF: the mean over space of each frame, then that over time.
-            return frames + self.frame_patches(size)
-        if self.model_type == "llava_onevision":
-            return kept + 1
-        return kept + (FRAME_LABEL_TOKENS * frames if self.model_type == "smolvlm" else 0)
+        newline = int(self.model_type == "llava_onevision")
+        return self.kept_tokens(frames, size) + newline + frames * LABEL_TOKENS.get(self.model_type, 0)
+
+
+def _side(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else size[0]
 
 
 def _speaks(parameter: str) -> bool:

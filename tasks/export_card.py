@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-
+from tasks.cards import ABOUT, labels, origin, table
 from tasks.troubles import troubles_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from storage.lake import Lake
     from tasks.export import Exported, Format
     from tasks.export_config import ExportConfig
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
 def card(lake: Lake, config: ExportConfig, done: Exported, stages: list[dict[str, Any]], form: Format) -> str:
     """The page: what, how many, labelled by whom and how, what was left out and why, and how to load it."""
-    rows = lake.table("preferences").read(done.labels.key, _ABOUT)
+    rows = lake.table("preferences").read(done.labels.key, ABOUT)
     return "\n".join(
         [
             *_head(form),
@@ -35,7 +31,7 @@ def card(lake: Lake, config: ExportConfig, done: Exported, stages: list[dict[str
             "",
             "## Labels",
             "",
-            *_labels(rows),
+            *labels(rows),
             "",
             "## Left out",
             "",
@@ -43,7 +39,7 @@ def card(lake: Lake, config: ExportConfig, done: Exported, stages: list[dict[str
             "",
             "## Where it comes from",
             "",
-            *_origin(lake, stages),
+            *origin(lake, stages),
             "",
             "## How to load",
             "",
@@ -58,19 +54,6 @@ def card(lake: Lake, config: ExportConfig, done: Exported, stages: list[dict[str
     )
 
 
-_ABOUT = [
-    "status",
-    "model",
-    "prompt_hash",
-    "method",
-    "frame_set",
-    "with_narrative",
-    "preferred",
-    "consistent",
-    "item_id",
-]
-
-
 def _head(form: Format) -> list[str]:
     """What `datasets` reads: which file is the data, so that rows.parquet is not taken for it."""
     files = ["configs:", "- config_name: default", "  data_files:", "  - split: train", f"    path: {form.FILE}"]
@@ -83,7 +66,7 @@ def _contents(config: ExportConfig, done: Exported, form: Format) -> list[str]:
         f", inside {form.FILE}" if config.format == "trl" else ", as files in frames/"
     )
     return [
-        _table(
+        table(
             ["what", "is"],
             [
                 [f"`{form.FILE}`", f"{done.pairs} pairs out of {done.labelled} labelled rows"],
@@ -101,66 +84,12 @@ def _contents(config: ExportConfig, done: Exported, form: Format) -> list[str]:
     ]
 
 
-def _labels(rows: pa.Table) -> list[str]:
-    ok = rows.filter(pc.equal(rows["status"], "ok"))
-    preferred = {name: pc.sum(pc.equal(ok["preferred"], name)).as_py() or 0 for name in ("a", "b", "tie")}
-    facts = [
-        ["judge", _values(ok, "model")],
-        ["hash of its prompts", _values(ok, "prompt_hash")],
-        ["method", _values(ok, "method")],
-        ["frame set that it saw", _values(ok, "frame_set")],
-        ["read the narrative", _values(ok, "with_narrative")],
-        ["verdicts", f"a {preferred['a']}, b {preferred['b']}, tie {preferred['tie']}"],
-    ]
-    asked = ok.filter(pc.is_valid(ok["consistent"]))
-    if len(asked):
-        same = pc.sum(asked["consistent"]).as_py()
-        facts.append(["both orders agree", f"{same} of {len(asked)}"])
-    return [_table(["", ""], facts)]
-
-
-def _values(rows: pa.Table, column: str) -> str:
-    found = sorted({"not told" if value is None else str(value) for value in rows[column].unique().to_pylist()})
-    return ", ".join(found).replace("True", "yes").replace("False", "no") if found else "not told"
-
-
 def _left_out(lake: Lake, config: ExportConfig, done: Exported) -> list[str]:
     rule = "left out" if config.ties == "leave-out" else "written both ways, unless both answers say the same"
     lines = [f"Ties: {done.ties}, {rule}. Of {done.rows} rows {sum(done.left_out.values())} are left out:", ""]
-    lines.append(_table(["rows", "why"], [[str(count), why] for why, count in done.left_out.most_common()]))
+    lines.append(table(["rows", "why"], [[str(count), why] for why, count in done.left_out.most_common()]))
     troubles = troubles_of(lake, "preferences", done.labels.key)
     if troubles:
         lines += ["", "Quarantined when they were labelled:", ""]
-        lines.append(
-            _table(["items", "reason", "such as"], [[str(t.count), t.reason, t.examples[0]] for t in troubles])
-        )
+        lines.append(table(["items", "reason", "such as"], [[str(t.count), t.reason, t.examples[0]] for t in troubles]))
     return lines
-
-
-def _origin(lake: Lake, stages: list[dict[str, Any]]) -> list[str]:
-    tables = sorted({stage["output_table"] for stage in stages})
-    versions = ", ".join(f"{name} {lake.table(name).version()}" for name in tables)
-    rows = [
-        [
-            stage["stage"],
-            f"`{stage['item_id']}`",
-            stage["output_table"],
-            f"{stage['ok']} ok, {stage['quarantined']} quarantined",
-            stage["run"],
-            f"`{stage['model'] or ''}`",
-            f"`{json.dumps(json.loads(stage['config']), ensure_ascii=False)}`",
-        ]
-        for stage in stages
-    ]
-    heads = ["stage", "key", "table", "items", "run", "model", "settings"]
-    return [_table(heads, rows), "", f"Versions of the tables when this was written: {versions}."]
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text if text.startswith("`") else text.replace("<", "&lt;")

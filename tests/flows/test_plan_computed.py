@@ -23,8 +23,14 @@ from tasks.plan import Line, Plan
 from tasks.plan_costs import CARDS, AssumptionError, Assumptions, Costs
 
 CONFIGS = yaml.safe_load(TABLE.read_text())
-CARD_OF = {"qwen2_5_vl_3b": "rtx-4090", "smolvlm2": "cpu", "self_dpo_7b": "a100-80", "oracle_rlaif_7b": "h100"}
-PRESETS = (*CARD_OF, "vlm_rlaif_7b")
+CARD_OF = {
+    "qwen2_5_vl_3b": "rtx-4090",
+    "smolvlm2": "cpu",
+    "self_dpo_7b": "a100-80",
+    "oracle_rlaif_7b": "h100",
+    "vlm_rlaif_7b": "a100-80",
+}
+PRESETS = tuple(CARD_OF)
 H100 = Assumptions(card="h100")
 
 
