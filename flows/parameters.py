@@ -112,10 +112,16 @@ class ModelsConfig(BaseModel):
         "memory for a third more time. Changes no result, and no stage's name.",
     )
 
+    fit_memory: bool = Field(
+        False,
+        description="On a GPU, cut the steps of trainings by what fits into its memory, as a first pass shows, and by "
+        "less where it runs out; forward_batch and forward_tokens stay the most. Changes no more than last digits.",
+    )
+
     @property
     def how(self) -> dict[str, Any]:
         """How each of the models is loaded (ModelRef.of)."""
-        return self.model_dump(include={"device", "dtype", "gradient_checkpointing"})
+        return self.model_dump(include={"device", "dtype", "gradient_checkpointing", "fit_memory"})
 
 
 Route = Literal["ppo", "grpo", "grpo_rank", "self_dpo"]

@@ -23,6 +23,7 @@ from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
 from models.recomputing import recomputing
+from models.room import CudaMeter, MemoryMeter
 from models.sequences import Hidden, Prompt, Response, left_pad
 from models.settings import LoraSettings, Sampling
 from models.token_logprobs import chunk_of, entropies, picked_logprobs
@@ -35,6 +36,7 @@ class VideoLM:
         model: the transformers model; once adapters were added, the PEFT model around it.
         frozen: parameters stand still except those of the adapter in use.
         gradient_checkpointing: whether forwards with gradients keep only the layers' inputs (models.recomputing).
+        meter: tells how much of a step fits into memory; None: steps are cut as their settings say (models.room).
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -44,6 +46,7 @@ class VideoLM:
         self.tokenizer = processor.tokenizer
         self.family: Family = family_of(model.config.model_type)
         self.gradient_checkpointing = False
+        self.meter: MemoryMeter | None = None
         self._twin: Any = None
 
     @classmethod
@@ -96,6 +99,10 @@ class VideoLM:
     @property
     def device(self) -> torch.device:
         return torch.device(self.core.device)
+
+    def fit_memory(self) -> None:
+        """From now on steps of a training are cut by what fits into the GPU's memory; without one nothing changes."""
+        self.meter = CudaMeter(self.device) if self.device.type == "cuda" else None
 
     @property
     def hidden_size(self) -> int:

@@ -27,6 +27,7 @@ class ModelRef:
         device: torch device.
         dtype: torch dtype by name.
         gradient_checkpointing: whether trainings save memory by computing layers again; changes no number.
+        fit_memory: whether trainings cut their steps by what fits into the GPU's memory; changes last digits only.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelRef:
     device: str = "cpu"
     dtype: str = "float32"
     gradient_checkpointing: bool = False
+    fit_memory: bool = False
 
     @classmethod
     def of(cls, name: str, **how: Any) -> ModelRef:
@@ -78,6 +80,8 @@ class ModelRef:
             dtype=self.dtype,
         )
         lm.gradient_checkpointing = self.gradient_checkpointing
+        if self.fit_memory:
+            lm.fit_memory()
         return lm
 
 
