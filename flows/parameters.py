@@ -106,6 +106,11 @@ class ModelsConfig(BaseModel):
     )
     device: str = Field("cpu", description="Torch device of both.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4: keep the weights of the language models in four bits (NF4, as QLoRA); a sixth of the memory "
+        "and other answers. Needs CUDA and bitsandbytes.",
+    )
     gradient_checkpointing: bool = Field(
         False,
         description="Trainings keep only each layer's input for the backward pass and compute the rest again: less "
@@ -121,7 +126,7 @@ class ModelsConfig(BaseModel):
     @property
     def how(self) -> dict[str, Any]:
         """How each of the models is loaded (ModelRef.of)."""
-        return self.model_dump(include={"device", "dtype", "gradient_checkpointing", "fit_memory"})
+        return self.model_dump(exclude={"policy", "labeler", "reward"})
 
 
 Route = Literal["ppo", "grpo", "grpo_rank", "self_dpo"]

@@ -66,6 +66,11 @@ class CudaMeter:
         torch.cuda.empty_cache()
 
 
+def meter_of(device: torch.device) -> MemoryMeter | None:
+    """The meter of a GPU; None for what has none, where steps are cut as their settings say."""
+    return CudaMeter(device) if device.type == "cuda" else None
+
+
 class Room:
     """What passes of one group of parameters may take.
 

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_loaded, plain_twin
+from models.adapters import check_loaded, merged_twin
 from models.batches import Load
 from models.drawing import Drawing
 from models.families import Family, VideoFrames, family_of, pack
 from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
+from models.quantization import Quantization, load_arguments
 from models.recomputing import recomputing
-from models.room import CudaMeter, MemoryMeter
+from models.room import MemoryMeter
 from models.sequences import Hidden, Prompt, Response, left_pad
 from models.settings import LoraSettings, Sampling
 from models.token_logprobs import chunk_of, entropies, picked_logprobs
@@ -59,6 +60,7 @@ class VideoLM:
         adapter: Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        quantization: Quantization = "none",
     ) -> VideoLM:
         """Load a checkpoint.
 
@@ -69,18 +71,20 @@ class VideoLM:
             adapter: one more PEFT adapter folder, added as "policy" and switched on.
             device: torch device.
             dtype: torch dtype by name.
+            quantization: whether the language model's weights are kept in four bits (models.quantization).
 
         Raises:
             ValueError: the family is not supported, or the checkpoint does not load; the message says which.
         """
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+        four_bits = load_arguments(quantization, device, dtype)
+        shared = {"revision": revision, "trust_remote_code": False}
         try:
-            family_of(AutoConfig.from_pretrained(name, revision=revision).model_type)
-            model = AutoModelForImageTextToText.from_pretrained(
-                name, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
-            processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+            family_of(AutoConfig.from_pretrained(name, **shared).model_type)
+            weights = {"dtype": getattr(torch, dtype), "use_safetensors": True, **four_bits}
+            model = AutoModelForImageTextToText.from_pretrained(name, **weights, **shared)
+            processor = AutoProcessor.from_pretrained(name, **shared)
         except OSError as error:
             raise ValueError(
                 f"Model {name!r} does not load: {error}. Give a local folder with config, safetensors and processor, "
@@ -90,7 +94,7 @@ class VideoLM:
             adapted = cls(model, processor)
             adapted.load_adapter("merged", folder)
             model = adapted.model.merge_and_unload()
-        lm = cls(model.to(device), processor)
+        lm = cls(model if four_bits else model.to(device), processor)
         if adapter is not None:
             lm.load_adapter("policy", adapter)
             lm.use("policy")
@@ -99,10 +103,6 @@ class VideoLM:
     @property
     def device(self) -> torch.device:
         return torch.device(self.core.device)
-
-    def fit_memory(self) -> None:
-        """From now on steps of a training are cut by what fits into the GPU's memory; without one nothing changes."""
-        self.meter = CudaMeter(self.device) if self.device.type == "cuda" else None
 
     @property
     def hidden_size(self) -> int:
@@ -157,6 +157,15 @@ class VideoLM:
             "input_ids"
         ]
         return Prompt(tuple(ids), visual)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is kept in four bits."""
+        return getattr(self.core, "quantization_method", None) is not None
+
+    def _plain(self, merged: bool) -> Any:
+        """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
+        return self._twin if merged and not self.quantized else self.core
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""
@@ -214,7 +223,7 @@ class VideoLM:
         repeated = [prompt for prompt in prompts for _ in range(n)]
         ids, mask = left_pad([prompt.ids for prompt in repeated], self.tokenizer.pad_token_id)
         LATEST.begin("sampling from", "prompts", len(repeated), ids.shape[1] + sampling.max_new_tokens)
-        model, drawing = self._twin if merged else self.core, Drawing(sampling, record=logprobs)
+        model, drawing = self._plain(merged), Drawing(sampling, record=logprobs)
         out = model.generate(
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
@@ -249,7 +258,7 @@ class VideoLM:
         )
         METER.count(len(prompts), int(packed.mask.sum()))
         LATEST.begin("a forward pass over", "rows", *packed.ids.shape)
-        inner = (self._twin if merged else self.core).model
+        inner = self._plain(merged).model
         with recomputing(inner) if self.gradient_checkpointing else nullcontext():
             states = inner(
                 input_ids=packed.ids,
@@ -382,11 +391,10 @@ class VideoLM:
     def merge_into_twin(self, name: str) -> None:
         """Refresh the plain copy that samples for adapter `name`; the frozen base is never written to.
 
-        The copy shares every weight that no adapter touches.
+        The copy shares every weight that no adapter touches. Of a base in four bits there is none: adapter `name` is
+        switched on instead, and the model itself samples.
         """
-        layers = {key: module for key, module in self.core.named_modules() if hasattr(module, "lora_A")}
-        if self._twin is None:
-            self._twin = plain_twin(self.core, layers)
-        for key, layer in layers.items():
-            merged = layer.base_layer.weight + layer.get_delta_weight(name)
-            self._twin.get_submodule(key).weight.copy_(merged)
+        if self.quantized:
+            self.use(name)
+        else:
+            self._twin = merged_twin(self.core, self._twin, name)
