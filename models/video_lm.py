@@ -137,7 +137,8 @@ class VideoLM:
 
         Args:
             text: what the user says; the video stands before it.
-            frame_tokens: visual tokens [F, P, D] of the frames to show; None: no video, text alone.
+            frame_tokens: visual tokens [F, P, D] of the frames to show; None: no video, text alone. They stay on their
+                device until a pass needs them: those of a whole shard would fill a GPU.
 
         Raises:
             ValueError: the text itself holds the placeholder of a video.
@@ -146,7 +147,7 @@ class VideoLM:
         visual = torch.empty(0, self.hidden_size, device=self.device, dtype=self.core.dtype)
         if frame_tokens is not None:
             content = [{"type": "video"}, *content]
-            visual = self.family.join(self.core, frame_tokens.to(self.device, self.core.dtype))
+            visual = self.family.join(self.core, frame_tokens.to(self.core.dtype))
         chat = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
@@ -232,7 +233,7 @@ class VideoLM:
             eos_token_id=self._end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             **drawing.arguments,
-            **pack([prompt.visual for prompt in repeated]),
+            **pack([prompt.visual.to(self.device) for prompt in repeated]),
         )
         tokens = out[:, ids.shape[1] :]
         drawn = drawing.logprobs(tokens)
@@ -265,7 +266,7 @@ class VideoLM:
                 attention_mask=packed.attention(self.core.dtype),
                 position_ids=packed.positions,
                 use_cache=False,
-                **pack([prompt.visual for prompt in packed.prompts]),
+                **pack([prompt.visual.to(self.device) for prompt in packed.prompts]),
             ).last_hidden_state
         before = states[packed.row[:, None], packed.before]
         return Hidden(before, states[packed.row, packed.last], packed.response_ids, packed.response_mask)

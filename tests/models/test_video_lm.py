@@ -133,6 +133,11 @@ def test_text_alone_gives_what_the_language_model_gives(lm: VideoLM) -> None:
     assert torch.allclose(after_prompt[said], expected[said], atol=1e-5)
 
 
+def test_a_prompt_leaves_visual_tokens_where_they_are(lm: VideoLM) -> None:
+    tokens = lm.encode(random_frames(2)).to("meta")
+    assert lm.prompt(QUESTIONS[0], tokens).visual.device.type == "meta"
+
+
 def test_text_alone_may_stand_beside_videos_in_a_batch(lm: VideoLM) -> None:
     greedy = Sampling(temperature=0, max_new_tokens=6)
     shown, *others = prompts_of(lm)
