@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models.families import family_of
+from models.quantization import Quantization, load_arguments
 
 SAFE = (
     "Only safetensors are read: a .bin file is a pickle and may run code. For a checkpoint of the original LLaVA "
@@ -17,16 +18,19 @@ SAFE = (
 )
 
 
-def load_checkpoint(name: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
-    """The transformers model and the processor of a local folder or a Hub id.
+def load_checkpoint(
+    name: str, revision: str | None, dtype: str, quantization: Quantization = "none", device: str = "cpu"
+) -> tuple[Any, Any]:
+    """The transformers model and the processor of a local folder or a Hub id; `device` counts where it is quantised.
 
     Raises:
         ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
-            template, or needs code of its own.
+            template, or needs code of its own; or this machine cannot quantise it.
     """
+    more = load_arguments(quantization, device, dtype)
     config = _config(name, revision)
     places = family_of(config.model_type).places(config)
-    model, processor = _model(name, revision, dtype), _processor(name, revision)
+    model, processor = _model(name, revision, {"dtype": getattr(torch, dtype), **more}), _processor(name, revision)
     known = len(processor.tokenizer)
     if max(places) >= known:
         raise ValueError(
@@ -56,14 +60,14 @@ def _config(name: str, revision: str | None) -> Any:
         raise ValueError(f"Model {name!r} is of no kind that transformers knows: {error}") from error
 
 
-def _model(name: str, revision: str | None, dtype: str) -> Any:
+def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
     from transformers import AutoModelForImageTextToText
 
     try:
         model, told = AutoModelForImageTextToText.from_pretrained(
             name,
             revision=revision,
-            dtype=getattr(torch, dtype),
+            **how,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,

@@ -19,7 +19,8 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
     Args:
         lm: the model.
         text: what the user says; the video stands before it.
-        shown: the frames to show; None: no video, text alone.
+        shown: the frames to show; None: no video, text alone. Their tokens stay on their device until a pass needs
+            them: those of a whole shard would fill a GPU.
 
     Raises:
         ValueError: the text itself holds a token that stands for visual tokens, or the prompt is longer than the
@@ -28,15 +29,15 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
     if shown is None:
         ids = _ids(lm, _chat(lm, text, []))
         _check(lm, text, ids, 0)
-        return Prompt(tuple(ids.tolist()), torch.empty(0, lm.hidden_size, device=lm.device, dtype=lm.core.dtype))
-    shown = Footage(shown.tokens.to(lm.device, lm.core.dtype), shown.grid, shown.seconds)
+        return Prompt(tuple(ids.tolist()), torch.empty(0, lm.hidden_size, dtype=lm.core.dtype))
+    shown = Footage(shown.tokens.to(lm.core.dtype), shown.grid, shown.seconds)
     visual: Tensor = lm.family.join(lm.core, shown)
     chat = _chat(lm, text, [{"type": lm.family.content}])
     unfolded = lm.family.unfold(lm.processor, shown, len(visual))
     ids = _ids(lm, chat.replace(lm.family.placeholder(lm.processor), unfolded))
     _check(lm, text, ids, len(visual))
-    positions = lm.family.positions(lm.core, ids.to(lm.device), shown)
-    return Prompt(tuple(ids.tolist()), visual, None if positions is None else positions.cpu())
+    positions = lm.family.positions(lm.core, ids, shown)
+    return Prompt(tuple(ids.tolist()), visual, positions)
 
 
 def _chat(lm: VideoLM, text: str, video: list[dict[str, str]]) -> str:

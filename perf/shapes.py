@@ -33,6 +33,7 @@ class Shape:
         prompts: questions in a batch.
         new_tokens: tokens of an answer.
         dtype: of the weights.
+        sampling_copy: whether sampling has a copy of the weights (VideoLM).
     """
 
     tower: Mapping[str, int]
@@ -41,6 +42,7 @@ class Shape:
     prompts: int
     new_tokens: int
     dtype: torch.dtype
+    sampling_copy: bool
 
 
 SHAPES = {
@@ -67,6 +69,7 @@ SHAPES = {
         prompts=2,
         new_tokens=24,
         dtype=torch.float32,
+        sampling_copy=True,
     ),
     # llava-hf/llava-onevision-qwen2-7b-ov-hf: SigLIP SO400M at 384 pixels, Qwen2 7B.
     "7b": Shape(
@@ -90,6 +93,7 @@ SHAPES = {
         prompts=4,
         new_tokens=128,
         dtype=torch.bfloat16,
+        sampling_copy=False,
     ),
 }
 
@@ -128,7 +132,9 @@ def new_model(shape: Shape, device: str) -> VideoLM:
     model.generation_config = t.GenerationConfig(
         pad_token_id=0, eos_token_id=1, suppress_tokens=list(range(len(SPECIAL)))
     )
-    return VideoLM(model, _processor(shape))
+    lm = VideoLM(model, _processor(shape))
+    lm.sampling_copy = shape.sampling_copy
+    return lm
 
 
 def _processor(shape: Shape) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from models.settings import FORWARD_TOKENS
+from models.memory import FORWARD_TOKENS
 
 if TYPE_CHECKING:
     from models.sequences import Prompt, Response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,11 @@ def test_text_alone_gives_what_the_language_model_gives(lm: VideoLM) -> None:
     expected = lm.core(input_ids=ids).logits[0, -1].detach()
     said = [token for token in range(len(expected)) if token not in lm.suppressed]
     assert torch.allclose(after_prompt[said], expected[said], atol=1e-5)
+
+
+def test_a_prompt_leaves_visual_tokens_where_they_are(lm: VideoLM) -> None:
+    seen = lm.encode(random_frames(2))
+    assert lm.prompt(QUESTIONS[0], replace(seen, tokens=seen.tokens.to("meta"))).visual.device.type == "meta"
 
 
 def test_text_alone_may_stand_beside_videos_in_a_batch(lm: VideoLM) -> None:
