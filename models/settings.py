@@ -39,6 +39,15 @@ FORWARD_TOKENS: dict[str, Any] = {
 }
 
 
+EngineName = Literal["transformers", "vllm"]
+# What pydantic is told of the field `engine`. That of before there was a choice is no part of a stage's key.
+ENGINE: dict[str, Any] = {
+    "description": "What draws the answers. vllm: for a GPU, installed beside this project; its log-probabilities are "
+    "compared with the trainer's as those of transformers are.",
+    "exclude_if": lambda value: value == "transformers",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How answers are drawn."""
@@ -291,6 +300,7 @@ class PolicySettings:
     sampling: Sampling = field(
         default_factory=lambda: Sampling(max_new_tokens=896), metadata=_told("How rollouts are drawn.")
     )
+    engine: EngineName = field(default="transformers", metadata=ENGINE)
     iterations: Count = field(default=400, metadata=_told("Rollouts, each followed by its updates."))
     prompts: Count = field(default=256, metadata=_told("Questions a rollout."))
     samples: Count = field(default=1, metadata=_told("Answers a question in a rollout."))
