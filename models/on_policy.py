@@ -88,7 +88,7 @@ def sample(
     Raises:
         TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
     """
-    lm.merge_into_twin(POLICY)
+    lm.engine(settings.engine).refresh(POLICY)
     responses = _draw(lm, prompts, settings, seed)
     repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
     old, mask = _logprobs(lm, POLICY, repeated, responses, settings)
@@ -105,13 +105,12 @@ def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed
     groups = [
         group
         for some in cut(singly(len(prompts)), loads, limits)
-        for group in lm.generate(
+        for group in lm.engine(settings.engine).generate(
             [prompts[i] for i in some],
             settings.sampling,
             n=settings.samples,
             seed=seed + some[0],
             logprobs=True,
-            merged=True,
         )
     ]
     return [response for group in groups for response in group]

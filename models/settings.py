@@ -8,7 +8,7 @@ text below it and its bounds from its type. Both reach the form of the Prefect U
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -29,6 +29,15 @@ Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+EngineName = Literal["transformers", "vllm"]
+# What pydantic is told of the field `engine`. That of before there was a choice is no part of a stage's key.
+ENGINE: dict[str, Any] = {
+    "description": "What draws the answers. vllm: for a GPU, installed beside this project; its log-probabilities are "
+    "compared with the trainer's as those of transformers are.",
+    "exclude_if": lambda value: value == "transformers",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +292,7 @@ class PolicySettings:
     sampling: Sampling = field(
         default_factory=lambda: Sampling(max_new_tokens=896), metadata=_told("How rollouts are drawn.")
     )
+    engine: EngineName = field(default="transformers", metadata=ENGINE)
     iterations: Count = field(default=400, metadata=_told("Rollouts, each followed by its updates."))
     prompts: Count = field(default=256, metadata=_told("Questions a rollout."))
     samples: Count = field(default=1, metadata=_told("Answers a question in a rollout."))

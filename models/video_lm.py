@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,11 @@ from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
 from models.sequences import Footage, Hidden, Prompt, Response
-from models.settings import LoraSettings, Sampling
+from models.settings import EngineName, LoraSettings, Sampling
 from models.token_logprobs import chunk_of, entropies, picked_logprobs
+
+if TYPE_CHECKING:
+    from models.engines import RolloutEngine
 
 
 class VideoLM:
@@ -56,6 +59,7 @@ class VideoLM:
         self.sampling_copy = True
         self.meter: MemoryMeter | None = None
         self._twin: Any = None
+        self._engines: dict[EngineName, RolloutEngine] = {}
 
     @classmethod
     def load(
@@ -116,11 +120,12 @@ class VideoLM:
         listed = self.core.generation_config.suppress_tokens
         if listed is None:
             added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-            listed = (added | set(self.tokenizer.all_special_ids)) - set(self._end_ids)
+            listed = (added | set(self.tokenizer.all_special_ids)) - set(self.end_ids)
         return sorted({*listed, *self.family.places(self.core.config)})
 
     @property
-    def _end_ids(self) -> list[int]:
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer."""
         end = self.core.generation_config.eos_token_id
         end = self.tokenizer.eos_token_id if end is None else end
         return [end] if isinstance(end, int) else list(end)
@@ -156,7 +161,7 @@ class VideoLM:
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""
-        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_ids[0])
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_ids[0])
 
     def next_turn_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of a further user turn after an answer, up to where the model would reply."""
@@ -215,7 +220,7 @@ class VideoLM:
             **start.inputs,
             max_new_tokens=sampling.max_new_tokens,
             suppress_tokens=self.suppressed,
-            eos_token_id=self._end_ids,
+            eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             **drawing.arguments,
         )
@@ -225,9 +230,17 @@ class VideoLM:
         METER.count(len(answers), start.tokens, sum(len(answer.ids) for answer in answers))
         return [answers[i : i + n] for i in range(0, len(answers), n)]
 
+    def engine(self, name: EngineName) -> RolloutEngine:
+        """What draws answers for this model; made once."""
+        from models.engines import new_engine
+
+        if name not in self._engines:
+            self._engines[name] = new_engine(self, name)
+        return self._engines[name]
+
     def _response(self, row: Tensor, logprobs: Tensor | None) -> Response:
         ids = row.tolist()
-        ends = [i for i, token in enumerate(ids) if token in self._end_ids]
+        ends = [i for i, token in enumerate(ids) if token in self.end_ids]
         ids = ids[: ends[0] + 1] if ends else ids
         kept = () if logprobs is None else tuple(logprobs[: len(ids)].tolist())
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()

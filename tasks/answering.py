@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from models.memory import FORWARD_TOKENS
+from models.settings import ENGINE
 
 if TYPE_CHECKING:
+    from models.engines import RolloutEngine
     from models.sequences import Prompt, Response
     from models.settings import Sampling
     from models.video_lm import VideoLM
@@ -20,8 +22,13 @@ def forward_tokens_field() -> Any:
     return Field(default=None, ge=1, **FORWARD_TOKENS)
 
 
+def engine_field() -> Any:
+    """The field `engine` of a stage whose model answers."""
+    return Field(default="transformers", **ENGINE)
+
+
 def answers_in_batches(
-    lm: VideoLM,
+    lm: VideoLM | RolloutEngine,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     batch_size: int,
@@ -34,7 +41,7 @@ def answers_in_batches(
     """`n` answers to each prompt, in the prompts' order.
 
     Args:
-        lm: the model that answers.
+        lm: the model that answers, or an engine that does for it.
         prompts: what it is asked.
         sampling: how answers are drawn.
         batch_size: prompts a call of the model.

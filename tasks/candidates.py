@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.settings import Sampling
+from models.settings import EngineName, Sampling
 from storage.lake import Lake
-from tasks.answering import answers_in_batches, forward_tokens_field
+from tasks.answering import answers_in_batches, engine_field, forward_tokens_field
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.sequences import Prompt, Response
 
 logger = logging.getLogger(__name__)
+ADAPTED = "policy"  # What VideoLM.load calls the adapter that it switches on.
 
 
 class CandidatesConfig(BaseModel):
@@ -40,6 +41,7 @@ class CandidatesConfig(BaseModel):
     frame_set: str = Field(default="policy", description="Frame set that the model is shown.")
     batch_size: int = Field(default=16, ge=1, description="Answers sampled together.")
     forward_tokens: int | None = forward_tokens_field()
+    engine: EngineName = engine_field()
     shard_size: int = Field(default=256, ge=1, description="Instructions that are committed together.")
     reuse: bool = Field(
         default=False,
@@ -143,6 +145,9 @@ class SampleAnswers:
         self._tokens = VisualTokens(lake, settings.tokens)
         self._lm = settings.model.load(lake)
         self._config = settings.config
+        self._engine = self._lm.engine(settings.config.engine)
+        if settings.config.engine != "transformers" and settings.model.adapter is not None:
+            self._engine.refresh(ADAPTED)  # transformers draws with the adapter that is on.
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         outcomes: dict[str, Outcome] = {}
@@ -161,7 +166,7 @@ class SampleAnswers:
     def _generate(self, prompts: list[Prompt], seed: int) -> list[list[Response]]:
         config = self._config
         return answers_in_batches(
-            self._lm,
+            self._engine,
             prompts,
             config.sampling,
             max(1, config.batch_size // config.n),

@@ -42,7 +42,7 @@ def test_they_are_those_of_the_scores_of_all_steps(lm: VideoLM, sampling: Sampli
         top_p=None if greedy else sampling.top_p,
         top_k=None if greedy else 0,
         suppress_tokens=lm.suppressed,
-        eos_token_id=lm._end_ids,
+        eos_token_id=lm.end_ids,
         pad_token_id=lm.tokenizer.pad_token_id,
         return_dict_in_generate=True,
         output_scores=True,

@@ -235,7 +235,7 @@ def test_a_text_that_holds_a_place_of_visual_tokens_is_refused(lm: VideoLM) -> N
 
 def test_no_place_of_visual_tokens_is_ever_sampled(lm: VideoLM) -> None:
     assert lm.family.places(lm.core.config) <= set(lm.suppressed)
-    assert not set(lm._end_ids) & set(lm.suppressed)
+    assert not set(lm.end_ids) & set(lm.suppressed)
 
 
 def test_a_further_turn_follows_the_template(lm: VideoLM) -> None:
