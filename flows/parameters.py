@@ -106,16 +106,31 @@ class ModelsConfig(BaseModel):
     )
     device: str = Field("cpu", description="Torch device of both.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4: keep the weights of the language models in four bits (NF4, as QLoRA); a sixth of the memory "
+        "and other answers. Needs CUDA and bitsandbytes.",
+    )
     gradient_checkpointing: bool = Field(
         False,
         description="Trainings keep only each layer's input for the backward pass and compute the rest again: less "
         "memory for a third more time. Changes no result, and no stage's name.",
     )
+    sampling_copy: bool = Field(
+        True,
+        description="Sample rollouts from a copy with the adapter merged in: faster for small models. The copy takes "
+        "the memory of the language model a second time; false for large ones. Changes no more than last digits.",
+    )
+    fit_memory: bool = Field(
+        False,
+        description="On a GPU, cut the steps of trainings by what fits into its memory, as a first pass shows, and by "
+        "less where it runs out; forward_batch and forward_tokens stay the most. Changes no more than last digits.",
+    )
 
     @property
     def how(self) -> dict[str, Any]:
         """How each of the models is loaded (ModelRef.of)."""
-        return self.model_dump(include={"device", "dtype", "gradient_checkpointing"})
+        return self.model_dump(exclude={"policy", "labeler", "reward"})
 
 
 Route = Literal["ppo", "grpo", "grpo_rank", "self_dpo"]

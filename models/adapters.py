@@ -35,7 +35,17 @@ def check_loaded(folder: Path, name: str, loaded: Mapping[str, Tensor]) -> None:
         raise ValueError(f"Adapter {folder} changes nothing: its lora_B weights are all zero.")
 
 
-def plain_twin(core: Any, layers: dict[str, Any]) -> Any:
+def merged_twin(core: Any, twin: Any, name: str) -> Any:
+    """The plain copy with adapter `name` merged in; `twin`: the one to refresh, or None."""
+    layers = {key: module for key, module in core.named_modules() if hasattr(module, "lora_A")}
+    if twin is None:
+        twin = _plain_twin(core, layers)
+    for key, layer in layers.items():
+        twin.get_submodule(key).weight.copy_(layer.base_layer.weight + layer.get_delta_weight(name))
+    return twin
+
+
+def _plain_twin(core: Any, layers: dict[str, Any]) -> Any:
     """A copy of the model without adapters that shares all weights but those of `layers`."""
     import copy
 

@@ -68,7 +68,8 @@ def train_dpo(
     """
     lm.add_adapter(POLICY, settings.lora, seed)
     lm.use(POLICY)
-    trainer = Trainer({POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm)
+    learns = {POLICY: lm.adapter_parameters(POLICY)}
+    trainer = Trainer(learns, {POLICY: settings.rate}, settings.max_norm, meters={POLICY: lm.meter})
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)

@@ -189,9 +189,8 @@ class Grpo:
         if settings.reference == "epoch":
             lm.add_adapter(REFERENCE, settings.lora, seed)  # B is zero: at first it is the model before training
             kept = {REFERENCE: lm.adapter_parameters(REFERENCE)}
-        self.trainer = Trainer(
-            {POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm, kept=kept
-        )
+        learns, rates = {POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}
+        self.trainer = Trainer(learns, rates, settings.max_norm, kept=kept, meters={POLICY: lm.meter})
 
     @torch.no_grad()
     def rollout(self, prompts: Sequence[Prompt], seed: int, numbers: Sequence[int]) -> tuple[GroupRollout, Metrics]:

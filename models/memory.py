@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Any
+
+# What pydantic is told of the field `forward_tokens`. Where it is off it is no part of a stage's key, so that what was
+# made before there was such a thing keeps its name.
+FORWARD_TOKENS: dict[str, Any] = {
+    "description": "Most tokens of a pass of the model, padding included: prompts with their visual tokens, and "
+    "answers (those yet to be sampled at their longest). Items of like length then go together, and fewer long ones. "
+    "Null: only their number counts.",
+    "exclude_if": lambda value: value is None,
+}
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ class Ppo:
             {POLICY: lm.adapter_parameters(POLICY), VALUE: learns},
             {POLICY: settings.rate, VALUE: settings.value_rate},
             settings.max_norm,
+            meters={POLICY: lm.meter, VALUE: critic.meter},
         )
 
     @torch.no_grad()

@@ -43,7 +43,9 @@ def train_reward_model(
     lm = reward.lm
     lm.use(ADAPTER)
     weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
-    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm)
+    # The pull to the centre is of each pass's mean, so with it passes must not hang on how much memory there is.
+    meter = None if settings.centering else lm.meter
+    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm, meters={ADAPTER: meter})
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)

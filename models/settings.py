@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from models.memory import FORWARD_TOKENS
 from models.templates import placeholders, shipped
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
-
-# What pydantic is told of the field `forward_tokens`. Where it is off it is no part of a stage's key, so that what was
-# made before there was such a thing keeps its name.
-FORWARD_TOKENS: dict[str, Any] = {
-    "description": "Most tokens of a pass of the model, padding included: prompts with their visual tokens, and "
-    "answers (those yet to be sampled at their longest). Items of like length then go together, and fewer long ones. "
-    "Null: only their number counts.",
-    "exclude_if": lambda value: value is None,
-}
 
 
 EngineName = Literal["transformers", "vllm"]

@@ -34,7 +34,12 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
     """
     lm.add_adapter(ADAPTER, settings.lora, seed)
     lm.use(ADAPTER)
-    trainer = Trainer({ADAPTER: lm.adapter_parameters(ADAPTER)}, {ADAPTER: settings.rate}, settings.max_norm)
+    trainer = Trainer(
+        {ADAPTER: lm.adapter_parameters(ADAPTER)},
+        {ADAPTER: settings.rate},
+        settings.max_norm,
+        meters={ADAPTER: lm.meter},
+    )
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import Batch, Limits
+from models.room import MemoryMeter, Room
 
 Metrics = dict[str, float]
 
@@ -68,17 +69,20 @@ class Trainer:
         rates: dict[str, float],
         max_norm: float,
         kept: dict[str, dict[str, nn.Parameter]] | None = None,
+        meters: Mapping[str, MemoryMeter | None] | None = None,
     ) -> None:
         """Args:
         groups: parameters that learn, by the group's name.
         rates: each group's highest learning rate.
         max_norm: gradients of a group are clipped to this norm.
         kept: groups of parameters that do not learn here and change all the same: they are saved and loaded too.
+        meters: tell how much fits into memory, for groups whose steps are cut by that (models.room).
         """
         self.groups = groups
         self._saved = groups | (kept or {})
         self.rates = rates
         self.max_norm = max_norm
+        self._rooms = {name: Room(name, meter) for name, meter in (meters or {}).items() if meter is not None}
         self.step = 0
         self.numbers: dict[str, float] = {}
         self._optimizers = {
@@ -132,7 +136,19 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        return self._step(group, items, *_added_up(part(places) for places in batch.passes(limits)))
+        room = self._rooms.get(group)
+        if room is None:
+            return self._step(group, items, *_added_up(map(part, batch.passes(limits))))
+        while True:
+            try:
+                sums = _added_up(map(part, room.passes(batch, limits)))
+            except Exception as error:
+                if not room.shrinks(error):
+                    raise
+                # Once more from the beginning: a backward pass that broke off may have left half of its gradient.
+                self._optimizers[group].zero_grad(set_to_none=True)
+            else:
+                return self._step(group, items, *sums)
 
     def _step(self, group: str, items: Sequence[int], total: float, told: Metrics) -> Metrics:
         norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))

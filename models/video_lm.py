@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_loaded, plain_twin
+from models.adapters import check_loaded, merged_twin
 from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
 from models.families import Family, VideoFrames, family_of
+from models.loading import load_checkpoint
 from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
 from models.prefix import begin
+from models.prompting import new_prompt
+from models.quantization import Quantization
 from models.recomputing import recomputing
+from models.room import MemoryMeter
 from models.sequences import Footage, Hidden, Prompt, Response
 from models.settings import EngineName, LoraSettings, Sampling
 from models.token_logprobs import chunk_of, entropies, picked_logprobs
@@ -39,7 +43,10 @@ class VideoLM:
     Attributes:
         model: the transformers model; once adapters were added, the PEFT model around it.
         frozen: parameters stand still except those of the adapter in use.
+        sampling_copy: whether rollouts are sampled from a copy with the adapter merged in; it is faster, and takes the
+            memory of the language model a second time.
         gradient_checkpointing: whether forwards with gradients keep only the layers' inputs (models.recomputing).
+        meter: tells how much of a step fits into memory; None: steps are cut as their settings say (models.room).
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -49,6 +56,8 @@ class VideoLM:
         self.tokenizer = processor.tokenizer
         self.family: Family = family_of(model.config.model_type)
         self.gradient_checkpointing = False
+        self.sampling_copy = True
+        self.meter: MemoryMeter | None = None
         self._twin: Any = None
         self._engines: dict[EngineName, RolloutEngine] = {}
 
@@ -62,6 +71,7 @@ class VideoLM:
         adapter: Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        quantization: Quantization = "none",
     ) -> VideoLM:
         """Load a checkpoint.
 
@@ -72,28 +82,17 @@ class VideoLM:
             adapter: one more PEFT adapter folder, added as "policy" and switched on.
             device: torch device.
             dtype: torch dtype by name.
+            quantization: whether the language model's weights are kept in four bits (models.quantization).
 
         Raises:
-            ValueError: the family is not supported, or the checkpoint does not load; the message says which.
+            ValueError: as of models.loading.load_checkpoint; or an adapter does not fit.
         """
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-
-        try:
-            family_of(AutoConfig.from_pretrained(name, revision=revision).model_type)
-            model = AutoModelForImageTextToText.from_pretrained(
-                name, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
-            processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
-        except OSError as error:
-            raise ValueError(
-                f"Model {name!r} does not load: {error}. Give a local folder with config, safetensors and processor, "
-                "or the id of a Hub model that this machine can reach."
-            ) from error
+        model, processor = load_checkpoint(name, revision, dtype, quantization, device)
         for folder in merge:
             adapted = cls(model, processor)
             adapted.load_adapter("merged", folder)
             model = adapted.model.merge_and_unload()
-        lm = cls(model.to(device), processor)
+        lm = cls(model if quantization != "none" else model.to(device), processor)
         if adapter is not None:
             lm.load_adapter("policy", adapter)
             lm.use("policy")
@@ -106,6 +105,11 @@ class VideoLM:
     @property
     def hidden_size(self) -> int:
         return int(self.core.config.get_text_config().hidden_size)
+
+    @property
+    def window(self) -> int:
+        """Tokens that the language model was made for."""
+        return int(self.core.config.get_text_config().max_position_embeddings)
 
     @property
     def suppressed(self) -> list[int]:
@@ -139,37 +143,21 @@ class VideoLM:
         return encode_clips(self, frames, [range(len(frames))], times, len(frames)).shown(0)
 
     def prompt(self, text: str, shown: Footage | None = None) -> Prompt:
-        """The chat prompt of a question.
+        """The chat prompt of a question about the frames that are shown (models.prompting.new_prompt)."""
+        return new_prompt(self, text, shown)
 
-        Args:
-            text: what the user says; the video stands before it.
-            shown: the frames to show; None: no video, text alone.
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is kept in four bits."""
+        return getattr(self.core, "quantization_method", None) is not None
 
-        Raises:
-            ValueError: the text itself holds a token that stands for visual tokens.
-        """
-        content = [{"type": "text", "text": text}]
-        visual = torch.empty(0, self.hidden_size, device=self.device, dtype=self.core.dtype)
-        if shown is not None:
-            content = [{"type": self.family.content}, *content]
-            shown = Footage(shown.tokens.to(self.device, self.core.dtype), shown.grid, shown.seconds)
-            visual = self.family.join(self.core, shown)
-        chat = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        placeholder = self.family.placeholder(self.processor)
-        if chat.count(placeholder) != len(content) - 1:
-            raise ValueError(f"The text {text!r} holds the video placeholder {placeholder!r}; remove it.")
-        if shown is not None:
-            chat = chat.replace(placeholder, self.family.unfold(self.processor, shown, len(visual)))
-        begun = bool(self.tokenizer.bos_token) and chat.startswith(self.tokenizer.bos_token)
-        ids = torch.tensor(self.tokenizer(chat, add_special_tokens=not begun)["input_ids"])
-        places = self.family.places(self.core.config)
-        if sum(token in places for token in ids.tolist()) != len(visual):
-            marks = self.tokenizer.convert_ids_to_tokens(sorted(places))
-            raise ValueError(f"The text {text!r} holds a token that stands for a picture ({marks}); remove it.")
-        positions = None if shown is None else self.family.positions(self.core, ids.to(self.device), shown)
-        return Prompt(tuple(ids.tolist()), visual, None if positions is None else positions.cpu())
+    @property
+    def _copies(self) -> bool:
+        return self.sampling_copy and not self.quantized
+
+    def _plain(self, merged: bool) -> Any:
+        """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
+        return self._twin if merged and self._copies else self.core
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""
@@ -226,7 +214,7 @@ class VideoLM:
         torch.manual_seed(seed)
         longest = max(len(prompt.ids) for prompt in prompts)
         LATEST.begin("sampling from", "prompts", len(prompts) * n, longest + sampling.max_new_tokens)
-        model, drawing = self._twin if merged else self.core, Drawing(sampling, record=logprobs)
+        model, drawing = self._plain(merged), Drawing(sampling, record=logprobs)
         start = begin(model, self.family, prompts, self.tokenizer.pad_token_id, n)
         out = model.generate(
             **start.inputs,
@@ -273,7 +261,7 @@ class VideoLM:
         )
         METER.count(len(prompts), int(packed.mask.sum()))
         LATEST.begin("a forward pass over", "rows", *packed.ids.shape)
-        inner = (self._twin if merged else self.core).model
+        inner = self._plain(merged).model
         with recomputing(inner) if self.gradient_checkpointing else nullcontext():
             states = inner(
                 input_ids=packed.ids,
@@ -406,11 +394,10 @@ class VideoLM:
     def merge_into_twin(self, name: str) -> None:
         """Refresh the plain copy that samples for adapter `name`; the frozen base is never written to.
 
-        The copy shares every weight that no adapter touches.
+        The copy shares every weight that no adapter touches. Without one (`sampling_copy`, or a base in four bits)
+        adapter `name` is switched on instead, and the model itself samples.
         """
-        layers = {key: module for key, module in self.core.named_modules() if hasattr(module, "lora_A")}
-        if self._twin is None:
-            self._twin = plain_twin(self.core, layers)
-        for key, layer in layers.items():
-            merged = layer.base_layer.weight + layer.get_delta_weight(name)
-            self._twin.get_submodule(key).weight.copy_(merged)
+        if self._copies:
+            self._twin = merged_twin(self.core, self._twin, name)
+        else:
+            self.use(name)

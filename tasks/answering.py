@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from models.settings import ENGINE, FORWARD_TOKENS
+from models.memory import FORWARD_TOKENS
+from models.settings import ENGINE
 
 if TYPE_CHECKING:
     from models.engines import RolloutEngine

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.quantization import Quantization
     from models.video_lm import VideoLM
     from storage.lake import Lake
     from tasks.stage import StageRef
@@ -26,7 +27,10 @@ class ModelRef:
         stages: the trainings that `merged` and `adapter` come from, for the lineage of what is made with the model.
         device: torch device.
         dtype: torch dtype by name.
+        quantization: "nf4" keeps the language model's weights in four bits (models.quantization).
         gradient_checkpointing: whether trainings save memory by computing layers again; changes no number.
+        sampling_copy: whether rollouts are sampled from a copy with the adapter merged in; changes last digits only.
+        fit_memory: whether trainings cut their steps by what fits into the GPU's memory; changes last digits only.
     """
 
     name: str
@@ -36,7 +40,10 @@ class ModelRef:
     stages: tuple[StageRef, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
+    quantization: Quantization = "none"
     gradient_checkpointing: bool = False
+    sampling_copy: bool = True
+    fit_memory: bool = False
 
     @classmethod
     def of(cls, name: str, **how: Any) -> ModelRef:
@@ -50,11 +57,13 @@ class ModelRef:
     @property
     def identity(self) -> str:
         """What the model's answers depend on: 16 hex digits."""
-        return _short(json.dumps([self.content, self.merged, self.adapter, self.dtype]))
+        # Left out where it is off, so that what was made before there was such a thing keeps its name.
+        rounded = [] if self.quantization == "none" else [self.quantization]
+        return _short(json.dumps([self.content, self.merged, self.adapter, self.dtype, *rounded]))
 
     @property
     def tower(self) -> str:
-        """What its visual tokens depend on: adapters stand on the language model alone, so they do not count."""
+        """What its visual tokens depend on: adapters and four bits are the language model's alone."""
         return _short(json.dumps([self.content, self.dtype]))
 
     @property
@@ -66,6 +75,7 @@ class ModelRef:
         """The model, its adapters read from the lake."""
         import torch
 
+        from models.room import meter_of
         from models.video_lm import VideoLM
 
         torch.set_num_threads(1)
@@ -76,8 +86,11 @@ class ModelRef:
             adapter=None if self.adapter is None else lake.blobs.folder(self.adapter),
             device=self.device,
             dtype=self.dtype,
+            quantization=self.quantization,
         )
         lm.gradient_checkpointing = self.gradient_checkpointing
+        lm.sampling_copy = self.sampling_copy
+        lm.meter = meter_of(lm.device) if self.fit_memory else None
         return lm
 
 

@@ -84,5 +84,10 @@ def _machine(settings: Any, *, learns: bool) -> dict[str, Any]:
     model = getattr(settings, "model", None)
     if not isinstance(model, ModelRef):
         return {}
-    told = ["device", "dtype", *(["gradient_checkpointing"] if learns else [])]
+    told = [
+        "device",
+        "dtype",
+        "quantization",
+        *(["gradient_checkpointing", "sampling_copy", "fit_memory"] if learns else []),
+    ]
     return {f"models.{name}": getattr(model, name) for name in told}

@@ -127,7 +127,10 @@ class EncodeFrames:
 
         frames = decode_frames(self._lake.blobs.open_arrow(kept["blob"])["frames"][kept["row"]].as_py())
         clips = [each["indices"] for each in kept["sets"]]
-        return encode_clips(self._lm, frames, clips, kept["timestamps"], self._batch_frames)
+        encoded = encode_clips(self._lm, frames, clips, kept["timestamps"], self._batch_frames)
+        for number in range(len(clips)):  # A video that no prompt can hold is said here, before anything is asked.
+            self._lm.prompt("", encoded.shown(number))
+        return encoded
 
 
 def decode_frames(pictures: list[bytes]) -> VideoFrames:

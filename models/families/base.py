@@ -96,7 +96,7 @@ class Family:
             model: the transformers model.
             videos: each prompt's tokens [T_i, C], in the order of the prompts; T_i is 0 for a prompt of text alone.
         """
-        filled = [video for video in videos if len(video)]
+        filled = [video.to(model.device) for video in videos if len(video)]
         if not filled:
             return {}  # Text alone: the model then runs its language model only.
         return {"mm_encoder_outputs": {self.modality: self.output(model, filled)}}

@@ -203,6 +203,20 @@ def test_training_changes_the_adapter_alone_and_it_loads_again(lm: VideoLM, tmp_
 
 
 @torch.no_grad()
+def test_sampling_without_a_copy_draws_from_the_adapter_and_holds_the_weights_once(lm: VideoLM) -> None:
+    own = _adapted(VideoLM.load(str(lm.folder)))  # type: ignore[attr-defined]
+    own.sampling_copy = False
+    own.merge_into_twin("probe")
+    assert own._twin is None
+    prompts = _prompts(own)
+    groups = own.generate(prompts, Sampling(max_new_tokens=5), n=2, seed=1, logprobs=True, merged=True)
+    responses = [answer for group in groups for answer in group]
+    found, mask = own.logprobs([each for each in prompts for _ in range(2)], [answer.ids for answer in responses])
+    for row, answer in enumerate(responses):
+        assert found[row][mask[row]].tolist() == pytest.approx(answer.logprobs, abs=1e-4)
+
+
+@torch.no_grad()
 def test_a_black_video_changes_what_is_said(lm: VideoLM) -> None:
     shown = _shown(lm)
     black = blank_like(lm, shown)

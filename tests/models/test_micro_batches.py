@@ -15,6 +15,7 @@ from test_grpo_training import Ending, _ranks
 from test_ppo_training import SETTINGS as PPO
 from test_ppo_training import _reward
 from test_reward_model_training import SETTINGS as REWARD
+from test_room import FakeGpu
 from tiny import ANSWERS, LORA, prompts_of, reward_pairs, save_random, scorer_of, shake
 
 from models.batches import Limits
@@ -113,6 +114,16 @@ def test_layers_that_are_computed_again_change_no_number(
     saving.gradient_checkpointing = True
     plain = train(Ending.load(str(folder)), Limits(2), FolderJournal(tmp_path / "plain"))
     assert train(saving, Limits(2), FolderJournal(tmp_path / "saving")) == plain
+
+
+@pytest.mark.parametrize("train", [_sft, _rewards, _dpo, _ppo, _grpo])
+def test_steps_that_are_cut_by_memory_give_the_same_gradient(
+    train: Callable[[VideoLM, Limits, FolderJournal], Metrics], folder: Path, tmp_path: Path
+) -> None:
+    fitting = Ending.load(str(folder))
+    fitting.meter = FakeGpu(bytes=1, claimed=0)  # As if every pass filled it: units go one by one.
+    at_once = train(Ending.load(str(folder)), AT_ONCE, FolderJournal(tmp_path / "at once"))
+    assert train(fitting, AT_ONCE, FolderJournal(tmp_path / "fitting")) == pytest.approx(at_once, abs=1e-4, rel=1e-3)
 
 
 def test_parts_are_whole_questions_and_no_larger_than_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,11 @@ def test_text_alone_gives_what_the_language_model_gives(lm: VideoLM) -> None:
     assert torch.allclose(after_prompt[said], expected[said], atol=1e-5)
 
 
+def test_a_prompt_leaves_visual_tokens_where_they_are(lm: VideoLM) -> None:
+    seen = lm.encode(random_frames(2))
+    assert lm.prompt(QUESTIONS[0], replace(seen, tokens=seen.tokens.to("meta"))).visual.device.type == "meta"
+
+
 def test_text_alone_may_stand_beside_videos_in_a_batch(lm: VideoLM) -> None:
     greedy = Sampling(temperature=0, max_new_tokens=6)
     shown, *others = prompts_of(lm)
@@ -158,7 +164,7 @@ def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(ValueError, match=r"broken.*does not load.*safetensors"):
+    with pytest.raises(ValueError, match=r"broken.*do not load.*safetensors"):
         VideoLM.load(str(broken))
 
 

@@ -1,0 +1,106 @@
+"""A checkpoint and its processor, whole and of a known family, or an error that says what is wrong with it.
+
+transformers fills in weights that a checkpoint lacks with random ones and goes on; here that is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from models.families import family_of
+from models.quantization import Quantization, load_arguments
+
+SAFE = (
+    "Only safetensors are read: a .bin file is a pickle and may run code. For a checkpoint of the original LLaVA "
+    "layout there is `rlaif convert`; otherwise load it once in a place of its own and save it with save_pretrained."
+)
+
+
+def load_checkpoint(
+    name: str, revision: str | None, dtype: str, quantization: Quantization = "none", device: str = "cpu"
+) -> tuple[Any, Any]:
+    """The transformers model and the processor of a local folder or a Hub id; `device` counts where it is quantised.
+
+    Raises:
+        ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
+            template, or needs code of its own; or this machine cannot quantise it.
+    """
+    more = load_arguments(quantization, device, dtype)
+    config = _config(name, revision)
+    places = family_of(config.model_type).places(config)
+    model, processor = _model(name, revision, {"dtype": getattr(torch, dtype), **more}), _processor(name, revision)
+    known = len(processor.tokenizer)
+    if max(places) >= known:
+        raise ValueError(
+            f"The tokenizer of {name!r} knows {known} tokens, and its model puts a video at token {max(places)}: the "
+            "tokenizer's files are missing beside the weights, or of another model."
+        )
+    return model, processor
+
+
+def _config(name: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except OSError as error:
+        raise ValueError(
+            f"Model {name!r} does not load: {error}. Give a local folder with config, safetensors and processor, "
+            "or the id of a Hub model that this machine can reach."
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"Model {name!r} wants to run code of its own (`auto_map` in its config.json). trust_remote_code is "
+                "off and stays off: take the checkpoint of the same model that transformers has a class for, often the "
+                "one whose name ends in -hf."
+            ) from error
+        raise ValueError(f"Model {name!r} is of no kind that transformers knows: {error}") from error
+
+
+def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        model, told = AutoModelForImageTextToText.from_pretrained(
+            name,
+            revision=revision,
+            **how,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise ValueError(f"The weights of {name!r} do not load: {error}. {SAFE}") from error
+    lacking = sorted(told["missing_keys"])
+    if lacking:
+        raise ValueError(
+            f"The checkpoint {name!r} lacks {len(lacking)} of its model's weights, such as {lacking[0]}. "
+            "Download it again, or take one that is whole."
+        )
+    return model
+
+
+def _processor(name: str, revision: str | None) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"The processor of {name!r} does not load: {error}. Beside the weights there must be its files: "
+            "processor_config.json or preprocessor_config.json, and the tokenizer's."
+        ) from error
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise ValueError(
+            f"{name!r} has no processor for pictures, only {type(processor).__name__}: processor_config.json or "
+            "preprocessor_config.json is missing beside the weights."
+        )
+    if not (processor.chat_template or processor.tokenizer.chat_template):
+        raise ValueError(
+            f"The tokenizer of {name!r} has no chat template, so it is not known how a question is put to this model. "
+            "Take an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights."
+        )
+    return processor

@@ -1,0 +1,94 @@
+"""What is wrong with a checkpoint is said when it is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from safetensors.torch import load_file, save_file
+
+from models.encoding import encode_clips
+from models.video_lm import VideoLM
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return zoo.save("qwen2_vl", tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def _edit(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_pickled_weights_are_refused_with_what_to_do(copy: Path) -> None:
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"Only safetensors are read.*rlaif convert.*save_pretrained"):
+        VideoLM.load(str(copy))
+
+
+def test_weights_that_are_missing_are_not_made_up(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    gone = next(name for name in sorted(weights) if "mlp" in name)
+    save_file(
+        {name: value for name, value in weights.items() if name != gone}, copy / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ValueError, match=r"lacks 1 of its model's weights, such as .*mlp"):
+        VideoLM.load(str(copy))
+
+
+def test_code_of_its_own_is_not_run(copy: Path) -> None:
+    _edit(copy / "config.json", model_type="their_own", auto_map={"AutoConfig": "theirs.Config"})
+    (copy / "theirs.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(ValueError, match="trust_remote_code is off"):
+        VideoLM.load(str(copy))
+
+
+def test_a_kind_that_transformers_does_not_know_is_named(copy: Path) -> None:
+    _edit(copy / "config.json", model_type="never_heard_of")
+    with pytest.raises(ValueError, match="never_heard_of"):
+        VideoLM.load(str(copy))
+
+
+def test_missing_processor_files_are_named(copy: Path) -> None:
+    for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        (copy / name).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"processor.*preprocessor_config\.json"):
+        VideoLM.load(str(copy))
+
+
+def test_a_missing_tokenizer_is_named(copy: Path) -> None:
+    for file in copy.glob("token*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"tokenizer of .* are missing beside the weights"):
+        VideoLM.load(str(copy))
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(copy: Path) -> None:
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match=r"has no chat template.*instruction-tuned"):
+        VideoLM.load(str(copy))
+
+
+def test_nothing_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Give a local folder with config, safetensors and processor"):
+        VideoLM.load(str(tmp_path / "nothing"))
+
+
+def test_a_video_that_is_longer_than_the_window_is_refused_with_both_figures(copy: Path) -> None:
+    lm = VideoLM.load(str(copy))
+    lm.core.config.get_text_config().max_position_embeddings = 20
+    frames = np.zeros((12, 40, 56, 3), dtype=np.uint8)
+    shown = encode_clips(lm, frames, [range(12)], range(12), 12).shown(0)
+    with pytest.raises(ValueError, match=r"36 of them the video's, and the model's window is 20\. Show fewer frames"):
+        lm.prompt("what happens first ?", shown)
