@@ -1,6 +1,7 @@
 """The stages of a run on a model of a given shape, each beside the plain way in transformers and PEFT.
 
     python -m perf.gpu_stages [--shape small|7b] [--device cpu|cuda] [--samples 4] [--repeats 3] [--tflops 989]
+    python -m perf.gpu_stages --shape 7b --device meta    # only the memory of policy, reference, value and reward
 
 Encoding, sampling of G answers a question, log-probabilities, a reward-model step on pairs, and a PPO iteration (a
 rollout, two epochs of two minibatches for policy and critic). Ours read visual tokens that were computed once; the
@@ -10,7 +11,8 @@ and peft alone; weights are random. Seconds are CPU seconds of one thread, or se
 each does not count. On a GPU also the largest memory, and the share of its arithmetic that is used (`--tflops`: what it
 can do, in 10^12 a second; 989 is an H200 in bfloat16).
 
-Exits with 1 where sampling or PPO is below 3 times as fast as the plain way, or the reward model below 1.7.
+Exits with 1 where sampling or PPO is below 3 times as fast as the plain way, or the reward model below 1.7; with meta,
+where the four take more than 1.15 times the memory of the base.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from models.video_lm import VideoLM
 from perf.shapes import SHAPES, WORDS, Shape, new_frames, new_model
 
 WANTED = {"sampling": 3.0, "reward_model_step": 1.7, "ppo_iteration": 3.0}
-LORA = LoraSettings(rank=16, alpha=32)
+LEANER = 1.15
+ROLES = ("policy", "value", "reward")  # The reference is the base without any.
 
 
 class Work:
@@ -72,13 +75,22 @@ class Work:
         return numbers, [answer for each in self.answers for answer in each[:samples]]
 
 
+def lora_of(shape: Shape) -> LoraSettings:
+    return LoraSettings(rank=shape.rank, alpha=2 * shape.rank)
+
+
+def add_roles(lm: VideoLM, shape: Shape) -> None:
+    """Policy, critic and reward model as adapters of one base."""
+    for seed, name in enumerate(ROLES):
+        lm.add_adapter(name, lora_of(shape), seed)
+
+
 class Plain:
     """The way of a script: every forward sees the pixels, every answer has a row of its own."""
 
     def __init__(self, work: Work) -> None:
         self.work, self.lm = work, work.lm
-        for seed, name in enumerate(("policy", "value", "reward")):
-            self.lm.add_adapter(name, LORA, seed)
+        add_roles(self.lm, work.shape)
         width, device = self.lm.hidden_size, self.lm.device
         self.value_head, self.reward_head = (nn.Linear(width, 1, device=device) for _ in range(2))
         self._steps = {
@@ -175,12 +187,12 @@ class Ours:
 
     def __init__(self, work: Work) -> None:
         self.work, self.lm = work, work.lm
-        self.lm.add_adapter("reward", LORA, 0)
+        self.lm.add_adapter("reward", lora_of(work.shape), 0)
         reward = RewardModel(self.lm, RewardForm(kind="head", prompt=""))
         read = [RewardPrompt(prompt.ids, prompt.visual, prompt.positions) for prompt in work.prompts]
         answers = len(work.prompts) * work.samples
         self.settings = PpoSettings(
-            lora=LORA,
+            lora=lora_of(work.shape),
             prompts=len(work.prompts),
             samples=work.samples,
             minibatch=answers // 2,
@@ -277,13 +289,22 @@ def told(seconds: float, peak: float | None, operations: float, tflops: float) -
 
 def held(lm: VideoLM) -> float:
     """Bytes of the weights of policy, reference, value and reward, over those of the base."""
-    weights = {weight.data_ptr(): weight.nbytes for weight in lm.core.parameters()}
+    weights = sum(weight.nbytes for weight in lm.core.parameters())
     adapters = sum(weight.nbytes for name, weight in lm.core.named_parameters() if "lora_" in name)
-    return round(sum(weights.values()) / (sum(weights.values()) - adapters), 3)
+    return round(weights / (weights - adapters), 3)
 
 
 def machine(device: str) -> str:
     return torch.cuda.get_device_name() if device.startswith("cuda") else "CPU, one thread"
+
+
+def only_memory(shape: Shape) -> int:
+    """The weights of all roles beside those of the base, counted without making any."""
+    lm = new_model(shape, "meta")
+    with torch.device("meta"):
+        add_roles(lm, shape)
+    print(json.dumps({"memory_of_all_roles": held(lm)}))
+    return int(held(lm) > LEANER)
 
 
 def main() -> int:
@@ -296,6 +317,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     shape = SHAPES[options.shape]
+    if options.device == "meta":
+        return only_memory(shape)
     found: dict[str, dict[str, Any]] = {}
     for way in (Plain, Ours):
         work = Work(new_model(shape, options.device), shape, options.samples)

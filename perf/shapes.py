@@ -32,6 +32,7 @@ class Shape:
         frames: frames of a video.
         prompts: questions in a batch.
         new_tokens: tokens of an answer.
+        rank: of the adapters.
         dtype: of the weights.
         sampling_copy: whether sampling has a copy of the weights (VideoLM).
     """
@@ -41,6 +42,7 @@ class Shape:
     frames: int
     prompts: int
     new_tokens: int
+    rank: int
     dtype: torch.dtype
     sampling_copy: bool
 
@@ -68,6 +70,7 @@ SHAPES = {
         frames=50,
         prompts=2,
         new_tokens=24,
+        rank=16,
         dtype=torch.float32,
         sampling_copy=True,
     ),
@@ -92,6 +95,7 @@ SHAPES = {
         frames=16,
         prompts=4,
         new_tokens=128,
+        rank=64,
         dtype=torch.bfloat16,
         sampling_copy=False,
     ),

@@ -6,7 +6,6 @@ import pytest
 import torch
 from tiny import prompts_of, save_random
 
-from models.families import pack
 from models.sequences import left_pad
 from models.settings import Sampling
 from models.video_lm import VideoLM
@@ -46,7 +45,7 @@ def test_they_are_those_of_the_scores_of_all_steps(lm: VideoLM, sampling: Sampli
         pad_token_id=lm.tokenizer.pad_token_id,
         return_dict_in_generate=True,
         output_scores=True,
-        **pack([prompt.visual for prompt in prompts]),
+        **lm.family.pack(lm.core, [prompt.visual for prompt in prompts]),
     )
     drawn, scores = out.sequences[:, ids.shape[1] :], torch.stack(out.scores, 1).log_softmax(-1)
     assert len({len(response.ids) for response in found}) > 1 or greedy
