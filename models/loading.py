@@ -74,6 +74,7 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         )
     except OSError as error:
         raise ValueError(f"The weights of {name!r} do not load: {error}. {SAFE}") from error
+    model.generation_config = _neutral(model.generation_config)
     lacking = sorted(told["missing_keys"])
     if lacking:
         raise ValueError(
@@ -81,6 +82,17 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
             "Download it again, or take one that is whole."
         )
     return model
+
+
+def _neutral(given: Any) -> Any:
+    """What a checkpoint says of its special tokens, without its taste in sampling.
+
+    A repetition penalty or a nucleus of its own would draw from another distribution than the one that is trained.
+    """
+    from transformers import GenerationConfig
+
+    kept = ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "max_new_tokens")
+    return GenerationConfig(**{name: getattr(given, name, None) for name in kept})
 
 
 def _processor(name: str, revision: str | None) -> Any:

@@ -13,6 +13,7 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 from models.encoding import encode_clips
+from models.settings import Sampling
 from models.video_lm import VideoLM
 
 
@@ -78,6 +79,17 @@ def test_a_tokenizer_without_a_chat_template_is_refused(copy: Path) -> None:
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match=r"has no chat template.*instruction-tuned"):
         VideoLM.load(str(copy))
+
+
+def test_a_taste_in_sampling_that_a_checkpoint_brings_is_not_followed(copy: Path) -> None:
+    """Qwen2.5-VL's own settings have a repetition penalty: what was drawn would not be what is trained."""
+    plain = VideoLM.load(str(copy))
+    _edit(copy / "generation_config.json", repetition_penalty=1.5, top_k=1, temperature=0.01, do_sample=True)
+    lm = VideoLM.load(str(copy))
+    prompts = [plain.prompt("what happens first ?")]
+    sampling = Sampling(max_new_tokens=8)
+    expected = plain.generate(prompts, sampling, n=4, seed=3, logprobs=True)
+    assert lm.generate(prompts, sampling, n=4, seed=3, logprobs=True) == expected
 
 
 def test_nothing_there_is_said_so(tmp_path: Path) -> None:
