@@ -5,7 +5,7 @@ The reference is the same model with no adapter active. https://arxiv.org/abs/23
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from models.advantages import kl_per_token
 from models.losses import dpo, masked_mean
 from models.on_policy import POLICY
 from models.pairs import Pair
+from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt
 from models.settings import DpoSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -44,6 +45,7 @@ def train_dpo(
     settings: DpoSettings,
     seed: int,
     journal: Journal,
+    team: Team = ALONE,
 ) -> Metrics:
     """Train a fresh adapter "policy" on preferences, from the last saved state on.
 
@@ -58,6 +60,7 @@ def train_dpo(
         settings: see DpoSettings.
         seed: of everything random.
         journal: keeps states and curves.
+        team: the workers that train together.
 
     Returns:
         The number of held-out pairs, and the same measures of them, each named held_out_*.
@@ -67,7 +70,8 @@ def train_dpo(
     """
     lm.add_adapter(POLICY, settings.lora, seed)
     lm.use(POLICY)
-    trainer = Trainer({POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm)
+    groups = {POLICY: lm.adapter_parameters(POLICY)}
+    trainer = Trainer(groups, {POLICY: settings.rate}, settings.max_norm, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
@@ -76,23 +80,20 @@ def train_dpo(
         trainer.step += 1
         journal.log(trainer.step, metrics | {"learning_rate": settings.rate * factor})
         trainer.keep(journal, settings.save_every, settings.steps)
-    return _evaluate(lm, held_out, settings)
+    return _evaluate(lm, held_out, settings, team)
 
 
 def _update(
     trainer: Trainer, lm: VideoLM, pairs: Sequence[Pair[Prompt]], drawn: Sequence[int], settings: DpoSettings
 ) -> Metrics:
     """One optimiser step on the drawn pairs, a few of them at a time."""
-    compared: list[_Compared] = []
 
-    def losses() -> Iterator[tuple[Tensor, Metrics]]:
-        for part in _parts(len(drawn), settings):
-            one = _compare(lm, [pairs[drawn[i]] for i in part], settings)
-            compared.append(_Compared(one.loss.detach(), one.each))
-            yield one.loss * (len(part) / len(drawn)), {}
+    def share(part: range) -> tuple[Tensor, _Compared]:
+        one = _compare(lm, [pairs[drawn[i]] for i in part], settings)
+        return one.loss * (len(part) / len(drawn)), _Compared(one.loss.detach(), one.each)
 
-    stepped = trainer.update_in_parts(losses(), POLICY, drawn)
-    return _told(compared) | stepped
+    compared, norm = trainer.step_in_parts(share, _parts(len(drawn), settings), POLICY, drawn)
+    return _told(compared) | {"gradient_norm": norm}
 
 
 def _parts(count: int, settings: DpoSettings) -> list[range]:
@@ -152,8 +153,10 @@ def _told(compared: Sequence[_Compared]) -> Metrics:
 
 
 @torch.no_grad()
-def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> Metrics:
+def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings, team: Team) -> Metrics:
     if not pairs:
         return {"held_out_pairs": 0.0}
-    compared = [_compare(lm, [pairs[i] for i in part], settings) for part in _parts(len(pairs), settings)]
+    compared = share_out(
+        _parts(len(pairs), settings), lambda part: _compare(lm, [pairs[i] for i in part], settings), team
+    )
     return {"held_out_pairs": float(len(pairs))} | {f"held_out_{key}": each for key, each in _told(compared).items()}

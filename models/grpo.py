@@ -18,6 +18,7 @@ from torch import Tensor
 from models.advantages import group_advantages, kl_per_token, penalised
 from models.losses import entropy, policy_loss
 from models.on_policy import POLICY, Sampled, Truth, in_parts, lengths_and_ends, minibatches, sample, train_on_policy
+from models.parallel import ALONE, Team
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -71,8 +72,8 @@ class Feedback(Protocol):
 class RewardFeedback:
     """A reward model scores the answers; what counts is the distance to the group."""
 
-    def __init__(self, scorer: Scorer, settings: GrpoSettings) -> None:
-        self._scorer, self._settings = scorer, settings
+    def __init__(self, scorer: Scorer, settings: GrpoSettings, team: Team = ALONE) -> None:
+        self._scorer, self._settings, self._team = scorer, settings, team
 
     def judge(
         self,
@@ -84,7 +85,7 @@ class RewardFeedback:
     ) -> Judged:
         settings = self._settings
         read = self._scorer.read(numbers, settings.samples)
-        raw = self._scorer.score(read, responses, settings.forward_batch)
+        raw = self._scorer.score(read, responses, settings.forward_batch, self._team)
         scores = penalised(
             raw,
             *lengths_and_ends(responses, raw.device),
@@ -168,7 +169,15 @@ class Grpo:
     Groups without contrast (all answers equal, say) are left out of the update: only the KL penalty would move there.
     """
 
-    def __init__(self, lm: VideoLM, feedback: Feedback, settings: GrpoSettings, questions: int, seed: int) -> None:
+    def __init__(
+        self,
+        lm: VideoLM,
+        feedback: Feedback,
+        settings: GrpoSettings,
+        questions: int,
+        seed: int,
+        team: Team = ALONE,
+    ) -> None:
         """`questions`: how many there are in all; with `reference` "epoch" each pass over them begins a new one."""
         self.lm, self.feedback, self.settings = lm, feedback, settings
         self._pass_length = questions
@@ -179,7 +188,7 @@ class Grpo:
             lm.add_adapter(REFERENCE, settings.lora, seed)  # B is zero: at first it is the model before training
             kept = {REFERENCE: lm.adapter_parameters(REFERENCE)}
         self.trainer = Trainer(
-            {POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm, kept=kept
+            {POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}, settings.max_norm, kept=kept, team=team
         )
 
     @torch.no_grad()
@@ -192,7 +201,7 @@ class Grpo:
         if self.settings.reference == "epoch" and self._begins_pass():
             self.lm.copy_adapter(POLICY, REFERENCE)
         held_to = REFERENCE if self.settings.reference == "epoch" else None
-        sampled, metrics = sample(self.lm, numbers, prompts, self.settings, seed, held_to)
+        sampled, metrics = sample(self.lm, numbers, prompts, self.settings, seed, held_to, self.trainer.team)
         mean_logprobs = (sampled.old.sum(1) / sampled.mask.sum(1)).view(len(prompts), -1)
         judged = self.feedback.judge(numbers, sampled.prompts, sampled.responses, mean_logprobs, seed)
         self._tell(judged.dropped)
@@ -239,7 +248,8 @@ class Grpo:
         parts, whole = in_parts(chosen, self.settings), replace(reduction, whole=reduction.count(mask))
         self.lm.use(POLICY)
         return self.trainer.update_in_parts(
-            (self._part(rollout, part, whole, float(mask.sum())) for part in parts),
+            lambda part: self._part(rollout, part, whole, float(mask.sum())),
+            parts,
             POLICY,
             [rollout.numbers[i] for i in chosen],
         )
@@ -275,8 +285,9 @@ def train_grpo(
     journal: Journal,
     truth: Truth | None = None,
     iterations: range | None = None,
+    team: Team = ALONE,
 ) -> Grpo:
     """Train adapter "policy" of `lm` on the prompts; arguments as of models.ppo.train_ppo."""
-    grpo = Grpo(lm, feedback, settings, len(prompts), seed)
+    grpo = Grpo(lm, feedback, settings, len(prompts), seed, team)
     train_on_policy(grpo, prompts, settings, seed, journal, truth, iterations)
     return grpo

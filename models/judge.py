@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Preferred, Verdict
+from models.parallel import ALONE, Team
 from models.sequences import Prompt
 from models.templates import checked
 from models.training import in_batches
@@ -40,6 +41,7 @@ class LikelihoodJudge:
         tie_margin: float = 0.0,
         reduction: Reduction = "sum",
         batch_size: int = 16,
+        team: Team = ALONE,
     ) -> None:
         """Args:
             lm: the model that judges.
@@ -48,6 +50,7 @@ class LikelihoodJudge:
             tie_margin: scores no further apart than this are a tie, nats.
             reduction: "mean" divides a score by the answer's number of tokens.
             batch_size: answers scored together.
+            team: the workers that judge the same comparisons together.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one.
@@ -57,7 +60,7 @@ class LikelihoodJudge:
         self._context_text = checked(context_text, "context", "question")
         self._tie_margin = tie_margin
         self._reduction = reduction
-        self._batch_size = batch_size
+        self._batch_size, self._team = batch_size, team
         self._unsaid = set(lm.suppressed)
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | NoVerdict]:
@@ -90,7 +93,7 @@ class LikelihoodJudge:
             return total / mask.sum(1) if self._reduction == "mean" else total
 
         lengths = [len(prompt.ids) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        totals: list[float] = in_batches(score, lengths, self._batch_size).tolist() if lengths else []
+        totals: list[float] = in_batches(score, lengths, self._batch_size, self._team).tolist() if lengths else []
         return totals
 
     def _verdict(self, comparison: Comparison, scores: dict[_Asked, float]) -> Verdict | NoVerdict:
@@ -124,6 +127,7 @@ class VerdictJudge:
         min_choice_mass: float = 0.2,
         batch_size: int = 16,
         choices: tuple[str, str] = ("A", "B"),
+        team: Team = ALONE,
     ) -> None:
         """Args:
             lm: the model that judges.
@@ -133,6 +137,7 @@ class VerdictJudge:
             min_choice_mass: the least that the probabilities of the two letters must sum to, in either order.
             batch_size: prompts a forward.
             choices: the replies that the texts ask for, when the answer shown first is better and when the second is.
+            team: the workers that judge the same comparisons together.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one, or a choice is not one token of this model.
@@ -142,7 +147,7 @@ class VerdictJudge:
         self._context_text = checked(context_text, "context", "question", "a", "b")
         self._tie_share = _sigmoid(tie_margin) - 0.5
         self._min_choice_mass = min_choice_mass
-        self._batch_size = batch_size
+        self._batch_size, self._team = batch_size, team
         self._choices = [_choice_token(lm, word) for word in choices]
         self._words = " and ".join(choices)
 
@@ -169,7 +174,7 @@ class VerdictJudge:
             return self._lm.logits(hidden.before_response[:, 0]).double().log_softmax(-1)[:, self._choices]
 
         lengths = [len(prompt.ids) for prompt in prompts]
-        letters: list[list[float]] = in_batches(read, lengths, self._batch_size).tolist() if lengths else []
+        letters: list[list[float]] = in_batches(read, lengths, self._batch_size, self._team).tolist() if lengths else []
         return letters
 
     def _verdict(self, a_first: list[float], a_second: list[float]) -> Verdict | NoVerdict:

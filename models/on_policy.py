@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.losses import masked_mean
 from models.monitors import Monitors, repetition
+from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt, Response
 from models.settings import PolicySettings
 from models.training import Journal, Metrics, Trainer, TrainingError, linear_schedule, passes, step_rng
@@ -73,6 +74,7 @@ def sample(
     settings: PolicySettings,
     seed: int,
     reference: str | None = None,
+    team: Team = ALONE,
 ) -> tuple[Sampled, Metrics]:
     """Sample from adapter "policy" and compute every token's log-probability.
 
@@ -83,27 +85,27 @@ def sample(
         settings: how many answers, and how they are drawn.
         seed: of the draw.
         reference: the adapter that is the reference; None: the model without any.
+        team: the workers that do it together; each gets all of it.
 
     Raises:
         TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
     """
     lm.merge_into_twin(POLICY)
-    responses = _draw(lm, prompts, settings, seed)
+    responses = _draw(lm, prompts, settings, seed, team)
     repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
-    old, mask = _logprobs(lm, POLICY, repeated, responses, settings)
-    frozen, _ = _logprobs(lm, reference, repeated, responses, settings)
+    old, mask = _logprobs(lm, POLICY, repeated, responses, settings, team)
+    frozen, _ = _logprobs(lm, reference, repeated, responses, settings, team)
     owners = [number for number in numbers for _ in range(settings.samples)]
     sampled = Sampled(owners, repeated, responses, old, frozen, mask)
     return sampled, _described(sampled) | _checked(sampled, settings)
 
 
-def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int) -> list[Response]:
-    """Every prompt's answers side by side, at most `forward_batch` of them at once."""
+def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int, team: Team) -> list[Response]:
+    """Every prompt's answers side by side, at most `forward_batch` of them at once; each batch has its own seed."""
     size = max(1, settings.forward_batch // settings.samples)
-    groups = [
-        group
-        for start in range(0, len(prompts), size)
-        for group in lm.generate(
+
+    def draw(start: int) -> list[list[Response]]:
+        return lm.generate(
             prompts[start : start + size],
             settings.sampling,
             n=settings.samples,
@@ -111,12 +113,18 @@ def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed
             logprobs=True,
             merged=True,
         )
-    ]
-    return [response for group in groups for response in group]
+
+    batches = share_out(range(0, len(prompts), size), draw, team)
+    return [response for groups in batches for group in groups for response in group]
 
 
 def _logprobs(
-    lm: VideoLM, adapter: str | None, prompts: list[Prompt], responses: list[Response], settings: PolicySettings
+    lm: VideoLM,
+    adapter: str | None,
+    prompts: list[Prompt],
+    responses: list[Response],
+    settings: PolicySettings,
+    team: Team,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and mask [B, R] under one adapter, or under none."""
     temperature = settings.sampling.temperature
@@ -126,14 +134,17 @@ def _logprobs(
 
     if adapter is None:
         with lm.reference():
-            return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+            return tuple(in_columns(compute, len(prompts), settings.forward_batch, team))  # type: ignore[return-value]
     lm.use(adapter)
-    return tuple(in_columns(compute, len(prompts), settings.forward_batch))  # type: ignore[return-value]
+    return tuple(in_columns(compute, len(prompts), settings.forward_batch, team))  # type: ignore[return-value]
 
 
-def in_columns(compute: Callable[[Sequence[int]], tuple[Tensor, ...]], count: int, size: int) -> list[Tensor]:
+def in_columns(
+    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], count: int, size: int, team: Team = ALONE
+) -> list[Tensor]:
     """Tensors [B, R] of all rows from batches of at most `size`, each padded with 0 (False) to the longest."""
-    parts = [compute(range(start, min(start + size, count))) for start in range(0, count, size)]
+    batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    parts = share_out(batches, compute, team)
     width = max(part[0].shape[1] for part in parts)
     return [
         torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])

@@ -33,6 +33,7 @@ from models.on_policy import (
     sample,
     train_on_policy,
 )
+from models.parallel import ALONE, Team
 from models.reductions import Reduction
 from models.reward_model import RewardPrompt, Scorer
 from models.sequences import Prompt, Response
@@ -64,7 +65,7 @@ class Rollout(Sampled):
 class Ppo:
     """The algorithm: `rollout` samples and scores, `update` learns."""
 
-    def __init__(self, lm: VideoLM, scorer: Scorer, settings: PpoSettings, seed: int) -> None:
+    def __init__(self, lm: VideoLM, scorer: Scorer, settings: PpoSettings, seed: int, team: Team = ALONE) -> None:
         """Raises:
         ValueError: policy and reward model have different vocabularies, so that a critic would value other tokens.
         """
@@ -86,6 +87,7 @@ class Ppo:
             {POLICY: lm.adapter_parameters(POLICY), VALUE: learns},
             {POLICY: settings.rate, VALUE: settings.value_rate},
             settings.max_norm,
+            team=team,
         )
 
     @torch.no_grad()
@@ -96,7 +98,7 @@ class Ppo:
             TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
         """
         settings = self.settings
-        sampled, metrics = sample(self.lm, numbers, prompts, settings, seed)
+        sampled, metrics = sample(self.lm, numbers, prompts, settings, seed, team=self.trainer.team)
         read = self.scorer.read(numbers, settings.samples)
         values = self._all_values(read, sampled.responses)
         rewards, raw = self._rewards(read, sampled.responses)
@@ -128,11 +130,11 @@ class Ppo:
         parts, tokens = in_parts(chosen, self.settings), float(rollout.mask[chosen].sum())
         self.lm.use(POLICY)
         told = self.trainer.update_in_parts(
-            (self._policy_part(rollout, part, tokens) for part in parts), POLICY, numbers
+            lambda part: self._policy_part(rollout, part, tokens), parts, POLICY, numbers
         )
         self.critic.use(VALUE)
         critic = self.trainer.update_in_parts(
-            (self._value_part(rollout, part, tokens) for part in parts), VALUE, numbers
+            lambda part: self._value_part(rollout, part, tokens), parts, VALUE, numbers
         )
         return told | {"value_loss": critic["value_loss"]}
 
@@ -174,12 +176,12 @@ class Ppo:
             hidden = self.critic.hidden([prompts[i] for i in batch], [responses[i].ids for i in batch])
             return (self._values(hidden.before_response) * hidden.response_mask,)
 
-        (values,) = in_columns(compute, len(prompts), self.settings.forward_batch)
+        (values,) = in_columns(compute, len(prompts), self.settings.forward_batch, self.trainer.team)
         return values
 
     def _rewards(self, prompts: list[RewardPrompt], responses: list[Response]) -> tuple[Tensor, Tensor]:
         """Rewards [B] as they are learned from, and as the reward model gave them."""
-        raw = self.scorer.score(prompts, responses, self.settings.forward_batch)
+        raw = self.scorer.score(prompts, responses, self.settings.forward_batch, self.trainer.team)
         numbers = self.trainer.numbers
         if self.settings.normalise_rewards:
             numbers.setdefault(MEAN, float(raw.mean()))
@@ -203,6 +205,7 @@ def train_ppo(
     journal: Journal,
     truth: Truth | None = None,
     iterations: range | None = None,
+    team: Team = ALONE,
 ) -> Ppo:
     """Train adapter "policy" of `lm` on the prompts.
 
@@ -215,8 +218,9 @@ def train_ppo(
         journal: keeps states and curves.
         truth: measures the rollouts against the truth where it is known, for the curves only.
         iterations: those to make, by a scorer that need not be that of the ones before; None: all.
+        team: the workers that train together.
     """
-    ppo = Ppo(lm, scorer, settings, seed)
+    ppo = Ppo(lm, scorer, settings, seed, team)
     train_on_policy(ppo, prompts, settings, seed, journal, truth, iterations)
     return ppo
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.parallel import ALONE, Team
 from models.sequences import Prompt, Response
 from models.settings import RewardForm
 from models.training import in_batches
@@ -87,12 +88,20 @@ class RewardModel:
         return rewards + self.form.likelihood_scale * (logprobs * said).sum(1) / said.sum(1)
 
     @torch.no_grad()
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:
+    def score_all(
+        self,
+        prompts: Sequence[RewardPrompt],
+        responses: Sequence[Sequence[int]],
+        batch_size: int,
+        team: Team = ALONE,
+    ) -> Tensor:
         """Rewards [N] without gradients, in batches of like length."""
         lengths = [len(p.ids) + len(r) + len(p.turn) for p, r in zip(prompts, responses, strict=True)]
-        return in_batches(
-            lambda batch: self.score([prompts[i] for i in batch], [responses[i] for i in batch]), lengths, batch_size
-        )
+
+        def compute(batch: Sequence[int]) -> Tensor:
+            return self.score([prompts[i] for i in batch], [responses[i] for i in batch])
+
+        return in_batches(compute, lengths, batch_size, team)
 
     def save(self, folder: Path, *, base: str) -> None:
         """Write the adapter as plain PEFT reads it, beside reward_head.safetensors and reward_form.json."""
@@ -137,7 +146,9 @@ class Scorer:
         """The prompt of each question `samples` times, side by side."""
         return [prompt for number in numbers for prompt in [self._prompts[number]] * samples]
 
-    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], batch_size: int) -> Tensor:
+    def score(
+        self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], batch_size: int, team: Team = ALONE
+    ) -> Tensor:
         """Rewards [B] of answers that a policy sampled, whatever its tokenizer.
 
         An answer that was sampled twice is scored once: rounding would tell equals apart, and groups of equals would
@@ -146,7 +157,8 @@ class Scorer:
         keys = [(id(prompt), self._ids(response)) for prompt, response in zip(prompts, responses, strict=True)]
         place = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         known = {id(prompt): prompt for prompt in prompts}
-        rewards = self.reward.score_all([known[key] for key, _ in place], [ids for _, ids in place], batch_size)
+        asked = [known[key] for key, _ in place], [ids for _, ids in place]
+        rewards = self.reward.score_all(*asked, batch_size, team)
         return rewards[[place[key] for key in keys]]
 
     def _ids(self, response: Response) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from models.losses import bradley_terry
 from models.pairs import Pair
+from models.parallel import ALONE, Team, share_out
 from models.reward_model import ADAPTER, RewardModel, RewardPrompt
 from models.settings import RewardSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -29,6 +30,7 @@ def train_reward_model(
     settings: RewardSettings,
     seed: int,
     journal: Journal,
+    team: Team = ALONE,
 ) -> None:
     """Train adapter and head of a reward model on preferences.
 
@@ -38,48 +40,59 @@ def train_reward_model(
         settings: see RewardSettings.
         seed: of the order of the pairs.
         journal: keeps states and curves.
+        team: the workers that train together.
     """
     lm = reward.lm
     lm.use(ADAPTER)
     weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
-    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm)
+    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
         trainer.set_rates(factor)
         drawn = passes(len(pairs), settings.batch_size, seed, trainer.step)
-        told = trainer.update_in_parts(_parts(reward, [pairs[i] for i in drawn], settings), ADAPTER, drawn)
+        told = _update(trainer, reward, [pairs[i] for i in drawn], drawn, settings)
         trainer.step += 1
         journal.log(trainer.step, told)
         trainer.keep(journal, settings.save_every, settings.steps)
 
 
-def _parts(
-    reward: RewardModel, batch: Sequence[RewardPair], settings: RewardSettings
-) -> Iterator[tuple[Tensor, Metrics]]:
-    """Each part's share of the mean over the batch's pairs."""
-    for start in range(0, len(batch), settings.forward_batch):
-        part = batch[start : start + settings.forward_batch]
+def _update(
+    trainer: Trainer,
+    reward: RewardModel,
+    batch: Sequence[RewardPair],
+    drawn: Sequence[int],
+    settings: RewardSettings,
+) -> Metrics:
+    """One optimiser step on the mean over the batch's pairs, a few of them at a time."""
+
+    def share_of(part: Sequence[RewardPair]) -> tuple[Tensor, Metrics]:
         chosen, rejected = _score(reward, part)
         share = len(part) / len(batch)
         loss = share * bradley_terry(chosen, rejected, settings.centering)
-        yield (
-            loss,
-            {
-                "loss": loss.item(),
-                "accuracy": share * (chosen > rejected).float().mean().item(),
-                "margin": share * (chosen - rejected).mean().item(),
-            },
-        )
+        return loss, {
+            "loss": loss.item(),
+            "accuracy": share * (chosen > rejected).float().mean().item(),
+            "margin": share * (chosen - rejected).mean().item(),
+        }
+
+    size = settings.forward_batch
+    parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+    return trainer.update_in_parts(share_of, parts, ADAPTER, drawn)
 
 
-def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], batch_size: int) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def score_pairs(
+    reward: RewardModel, pairs: Sequence[RewardPair], batch_size: int, team: Team = ALONE
+) -> tuple[Tensor, Tensor]:
     """Rewards of the chosen and of the rejected answers, [N] each, without gradients; N at least 1."""
-    scored = []
-    with torch.no_grad():  # batch by batch: all pairs' visual tokens at once would not fit
-        for start in range(0, len(pairs), batch_size):
-            scored.append(_score(reward, [pairs[i] for i in range(start, min(start + batch_size, len(pairs)))]))
-    chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
+
+    def scores(batch: range) -> tuple[Tensor, Tensor]:
+        return _score(reward, [pairs[i] for i in batch])
+
+    # Batch by batch: all pairs' visual tokens at once would not fit.
+    batches = [range(start, min(start + batch_size, len(pairs))) for start in range(0, len(pairs), batch_size)]
+    chosen, rejected = (torch.cat(column) for column in zip(*share_out(batches, scores, team), strict=True))
     return chosen, rejected
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.parallel import ALONE, Team, share_out
+
+Part = TypeVar("Part")
+Told = TypeVar("Told")
 Metrics = dict[str, float]
 
 
@@ -58,6 +62,7 @@ class Trainer:
     Attributes:
         step: steps done.
         numbers: further state, saved as JSON.
+        team: the workers that train together; on each the same steps are taken.
     """
 
     def __init__(
@@ -66,29 +71,30 @@ class Trainer:
         rates: dict[str, float],
         max_norm: float,
         kept: dict[str, dict[str, nn.Parameter]] | None = None,
+        team: Team = ALONE,
     ) -> None:
         """Args:
         groups: parameters that learn, by the group's name.
         rates: each group's highest learning rate.
         max_norm: gradients of a group are clipped to this norm.
         kept: groups of parameters that do not learn here and change all the same: they are saved and loaded too.
+        team: the workers that train together.
         """
         self.groups = groups
+        self.team = team
         self._saved = groups | (kept or {})
         self.rates = rates
         self.max_norm = max_norm
         self.step = 0
         self.numbers: dict[str, float] = {}
-        self._optimizers = {
-            name: torch.optim.AdamW(parameters.values(), lr=rates[name], weight_decay=0.0)
-            for name, parameters in groups.items()
+        self._learners = {
+            name: team.learner([*parameters.values()], rates[name], max_norm) for name, parameters in groups.items()
         }
 
     def set_rates(self, factor: float) -> None:
         """Set every group's learning rate to `factor` times its own."""
-        for name, optimizer in self._optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.rates[name] * factor
+        for name, learner in self._learners.items():
+            learner.set_rate(self.rates[name] * factor)
 
     def update(self, loss: Tensor, group: str, items: Sequence[int]) -> float:
         """One optimiser step of a group.
@@ -104,62 +110,108 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        return self.update_in_parts([(loss, {})], group, items)["gradient_norm"]
+        return self.update_in_parts(lambda _: (loss, {}), [None], group, items)["gradient_norm"]
 
-    def update_in_parts(self, parts: Iterable[tuple[Tensor, Metrics]], group: str, items: Sequence[int]) -> Metrics:
-        """One optimiser step of a group on gradients that are added up over the parts of a batch.
+    def update_in_parts(
+        self,
+        compute: Callable[[Part], tuple[Tensor, Metrics]],
+        parts: Sequence[Part],
+        group: str,
+        items: Sequence[int],
+    ) -> Metrics:
+        """The same as `step_in_parts` where what is told of a part is its share of some metrics.
+
+        Returns:
+            What is told, summed over the parts, and `gradient_norm`, before clipping.
+        """
+        each, norm = self.step_in_parts(compute, parts, group, items)
+        told = dict[str, float]()
+        for metrics in each:
+            for name, value in metrics.items():
+                told[name] = told.get(name, 0.0) + value
+        return {**told, "gradient_norm": norm}
+
+    def step_in_parts(
+        self,
+        compute: Callable[[Part], tuple[Tensor, Told]],
+        parts: Sequence[Part],
+        group: str,
+        items: Sequence[int],
+    ) -> tuple[list[Told], float]:
+        """One optimiser step of a group on gradients that are added up over the parts of a batch, and over workers.
 
         Args:
-            parts: each part's share of the loss and of what is told; one that is made when it is asked for frees its
-                memory before the next.
+            compute: a part's share of the loss, and what is told of it; its memory is free before the next.
+            parts: the same on every worker, each of which computes its share of them.
             group: of parameters.
             items: numbers of the pairs or questions that the parts were made of.
 
         Returns:
-            What is told, summed over the parts, and `gradient_norm`, before clipping.
+            What is told of every part, in their order, and the gradient norm before clipping.
 
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        total, told = 0.0, dict[str, float]()
-        for loss, metrics in parts:
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-            for name, value in metrics.items():
-                told[name] = told.get(name, 0.0) + value
-        norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
+        learner = self._learners[group]
+
+        def add(part: Part) -> tuple[float, Told]:
+            loss, told = compute(part)
+            learner.add(loss)
+            return loss.item(), told
+
+        done = share_out(parts, add, self.team, idle=lambda part: learner.add(compute(part)[0] * 0))
+        total, norm = sum((loss for loss, _ in done), 0.0), learner.close()
         finite = math.isfinite(total) and math.isfinite(norm)
         if finite:
-            self._optimizers[group].step()
-        self._optimizers[group].zero_grad(set_to_none=True)
+            learner.step()
+        learner.clear()
         if not finite:
             raise NotFiniteError(
                 f"{group}: loss {total} and gradient norm {norm} after {self.step} steps are not finite. "
                 "Lower the learning rate; the last saved state is kept.",
                 items,
             )
-        return {**told, "gradient_norm": norm}
+        return [told for _, told in done], norm
 
     def resume(self, journal: Journal) -> None:
-        """Continue from the journal's last state, if it has one."""
+        """Continue from the journal's last state, if it has one.
+
+        Raises:
+            TrainingError: the workers did not find the same state.
+        """
         if (state := journal.resume()) is not None:
             self.load(state)
+        # Nobody goes on, and so nobody saves another state, before all have read this one.
+        if len(found := {*self.team.gather(self.step)}) > 1:
+            raise TrainingError(
+                f"The workers begin after {sorted(found)} steps: not all of them see the same lake. Give every machine "
+                "the same address of it (run.lake)."
+            )
 
     def keep(self, journal: Journal, every: int, last: int, *, now: bool = False) -> None:
-        """Save a state after each `every` steps, after the last one, and `now`."""
-        if now or self.step % every == 0 or self.step == last:
+        """Save a state after each `every` steps, after the last one, and `now`; the first worker writes it."""
+        if not now and self.step % every and self.step != last:
+            return
+        tensors = self._tensors()
+        if self.team.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
-                self.save(Path(folder))
+                self._write(Path(folder), tensors)
                 journal.save(self.step, Path(folder))
 
     def save(self, folder: Path) -> None:
-        """Write weights, moments and numbers: state.safetensors and state.json."""
+        """Write weights, moments and numbers: state.safetensors and state.json. Every worker must ask."""
+        self._write(folder, self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self._saved.items() for key, value in p.items()}
+        for name, learner in self._learners.items():
+            for index, moments in learner.moments().items():
+                tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
+        return tensors
+
+    def _write(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save_file
 
-        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self._saved.items() for key, value in p.items()}
-        for name, optimizer in self._optimizers.items():
-            for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps({"step": self.step, "numbers": self.numbers}, sort_keys=True))
 
@@ -174,13 +226,13 @@ class Trainer:
             for name, parameters in self._saved.items():
                 for key, parameter in parameters.items():
                     parameter.copy_(tensors[f"weight/{name}/{key}"])
-        for name, optimizer in self._optimizers.items():
+        for name, learner in self._learners.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 kind, group, *rest = key.split("/")
                 if kind == "moment" and group == name:
                     moments.setdefault(int(rest[0]), {})[rest[1]] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            learner.restore(moments)
 
 
 def linear_schedule(step: int, steps: int, *, warmup: int, final: float) -> float:
@@ -211,11 +263,15 @@ def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def in_batches(compute: Any, lengths: Sequence[int], size: int) -> Tensor:
-    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order."""
+def in_batches(compute: Any, lengths: Sequence[int], size: int, team: Team = ALONE) -> Tensor:
+    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order.
+
+    Each worker of `team` computes its share of the batches; all get the whole.
+    """
     result: list[Tensor | None] = [None] * len(lengths)
-    for batch in batches_by_length(lengths, size):
-        for index, value in zip(batch, compute(batch), strict=True):
+    batches = list(batches_by_length(lengths, size))
+    for batch, values in zip(batches, share_out(batches, compute, team), strict=True):
+        for index, value in zip(batch, values, strict=True):
             result[index] = value
     return torch.stack([value for value in result if value is not None])
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.comparisons import Judge
+    from models.parallel import Team
     from models.video_lm import VideoLM
 
 LOCAL = "local"
@@ -294,15 +295,17 @@ def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:
     )
 
 
-def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
-    """The judge that a configuration describes."""
+def new_judge(lm: VideoLM, config: PreferencesConfig, team: Team | None = None) -> Judge:
+    """The judge that a configuration describes; `team`: the workers that judge the same comparisons together."""
     from models.judge import LikelihoodJudge, VerdictJudge
+    from models.parallel import ALONE
 
     shared: dict[str, Any] = {
         "text": getattr(config.prompts, config.method),
         "context_text": getattr(config.prompts, f"{config.method}_context"),
         "tie_margin": config.tie_margin,
         "batch_size": config.batch_size,
+        "team": team or ALONE,
     }
     if config.method == "likelihood":
         return LikelihoodJudge(lm, reduction=config.reduction, **shared)

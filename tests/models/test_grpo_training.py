@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.grpo import REFERENCE, Feedback, Grpo, RankFeedback, RewardFeedback, train_grpo
 from models.on_policy import POLICY
+from models.parallel import ALONE, Team
 from models.rankings import Group, NoRanking, Ranking, ranked_by
 from models.reward_model import RewardModel, RewardPrompt
 from models.sequences import Response
@@ -92,7 +93,13 @@ class LikesAll(LikesFirst):
 class RewardsFirst(RewardModel):
     """Counts how often an answer says first."""
 
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], batch_size: int) -> Tensor:  # noqa: ARG002
+    def score_all(
+        self,
+        prompts: Sequence[RewardPrompt],  # noqa: ARG002
+        responses: Sequence[Sequence[int]],
+        batch_size: int,  # noqa: ARG002
+        team: Team = ALONE,  # noqa: ARG002
+    ) -> Tensor:
         first = self.lm.response_ids("first")[0]
         return torch.tensor([float(list(response).count(first)) for response in responses])
 
