@@ -10,6 +10,7 @@ several differ from it by the order in which floating-point numbers are added.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -34,16 +35,15 @@ class Learner(Protocol):
         """Add the gradient of one part, whose loss is its share of the step's."""
         ...
 
-    def close(self) -> float:
-        """The parts of all workers are added: their gradient is clipped; gives its norm before that."""
-        ...
+    def step(self, finite: bool) -> float:
+        """The parts of all workers are added: one step on their gradient, clipped.
 
-    def step(self) -> None:
-        """Change the parameters."""
-        ...
+        Args:
+            finite: whether the loss is; where it or the gradient is not, no parameter changes.
 
-    def clear(self) -> None:
-        """Forget the gradient, whether or not a step was taken."""
+        Returns:
+            The gradient's norm before clipping; not finite where that is so.
+        """
         ...
 
     def moments(self) -> dict[int, dict[str, Tensor]]:
@@ -86,8 +86,11 @@ class Team(Protocol):
         """What takes the steps of these parameters, clipping their gradient to `max_norm`."""
         ...
 
-    def partition(self, model: nn.Module) -> None:
-        """Leave each worker a part of a frozen model's weights, where this team does that; before any adapter."""
+    def partition(self, model: Any) -> None:
+        """Leave each worker a part of a transformers model's frozen weights, where this team does that.
+
+        It comes before the model goes to its device and before any adapter.
+        """
         ...
 
 
@@ -108,19 +111,17 @@ class AdamW:
     def add(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def close(self) -> float:
+    def step(self, finite: bool) -> float:
         if self._team.size > 1:
             for parameter in self._parameters:  # a worker without a part of its own has none
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             self._team.sum_([parameter.grad for parameter in self._parameters if parameter.grad is not None])
-        return float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
-
-    def step(self) -> None:
-        self._optimizer.step()
-
-    def clear(self) -> None:
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
+        if finite and math.isfinite(norm):
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def moments(self) -> dict[int, dict[str, Tensor]]:
         state: dict[int, dict[str, Tensor]] = self._optimizer.state_dict()["state"]
@@ -144,8 +145,8 @@ class Alone:
     def learner(self, parameters: Sequence[nn.Parameter], rate: float, max_norm: float) -> Learner:
         return AdamW(self, parameters, rate, max_norm)
 
-    def partition(self, model: nn.Module) -> None:
-        """One worker keeps the whole model."""
+    def partition(self, model: Any) -> None:
+        """Each worker keeps the whole model."""
 
 
 ALONE = Alone()
@@ -192,6 +193,11 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
         bucket.append(tensor)
     if bucket:
         yield bucket
+
+
+def is_partitioned(model: nn.Module) -> bool:
+    """Whether workers have a part of its weights each (`Team.partition`), so that they must forward in step."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())  # DeepSpeed's mark
 
 
 def share_out(

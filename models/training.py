@@ -160,12 +160,9 @@ class Trainer:
             return loss.item(), told
 
         done = share_out(parts, add, self.team, idle=lambda part: learner.add(compute(part)[0] * 0))
-        total, norm = sum((loss for loss, _ in done), 0.0), learner.close()
-        finite = math.isfinite(total) and math.isfinite(norm)
-        if finite:
-            learner.step()
-        learner.clear()
-        if not finite:
+        total = sum((loss for loss, _ in done), 0.0)
+        norm = learner.step(math.isfinite(total))
+        if not (math.isfinite(total) and math.isfinite(norm)):
             raise NotFiniteError(
                 f"{group}: loss {total} and gradient norm {norm} after {self.step} steps are not finite. "
                 "Lower the learning rate; the last saved state is kept.",

@@ -19,6 +19,7 @@ from models.adapters import check_loaded, plain_twin
 from models.families import Family, VideoFrames, family_of, pack
 from models.meter import METER
 from models.packing import pack_answers
+from models.parallel import ALONE, Team, is_partitioned
 from models.sequences import Hidden, Prompt, Response, left_pad
 from models.settings import LoraSettings, Sampling
 
@@ -49,6 +50,7 @@ class VideoLM:
         adapter: Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        team: Team = ALONE,
     ) -> VideoLM:
         """Load a checkpoint.
 
@@ -59,6 +61,7 @@ class VideoLM:
             adapter: one more PEFT adapter folder, added as "policy" and switched on.
             device: torch device.
             dtype: torch dtype by name.
+            team: the workers that use it together; each may keep a part of it only.
 
         Raises:
             ValueError: the family is not supported, or the checkpoint does not load; the message says which.
@@ -80,6 +83,7 @@ class VideoLM:
             adapted = cls(model, processor)
             adapted.load_adapter("merged", folder)
             model = adapted.model.merge_and_unload()
+        team.partition(model)
         lm = cls(model.to(device), processor)
         if adapter is not None:
             lm.load_adapter("policy", adapter)
@@ -213,6 +217,7 @@ class VideoLM:
             pad_token_id=self.tokenizer.pad_token_id,
             return_dict_in_generate=True,
             output_scores=logprobs,
+            synced_gpus=is_partitioned(self.core),
             **pack([prompt.visual for prompt in repeated]),
         )
         tokens = out.sequences[:, ids.shape[1] :].cpu()
@@ -354,6 +359,10 @@ class VideoLM:
 
         The copy shares every weight that no adapter touches.
         """
+        if is_partitioned(self.core):  # nobody has the weights whole: the model samples with the adapter on
+            self.use(name)
+            self._twin = self.core
+            return
         layers = {key: module for key, module in self.core.named_modules() if hasattr(module, "lora_A")}
         if self._twin is None:
             self._twin = plain_twin(self.core, layers)
