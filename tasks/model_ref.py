@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from models.parallel import Team
     from models.video_lm import VideoLM
     from storage.lake import Lake
     from tasks.stage import StageRef
@@ -60,10 +61,11 @@ class ModelRef:
         """The name as it is written into adapters and rows: a Hub id, or a folder's own name without its place."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
 
-    def load(self, lake: Lake) -> VideoLM:
-        """The model, its adapters read from the lake."""
+    def load(self, lake: Lake, team: Team | None = None) -> VideoLM:
+        """The model, its adapters read from the lake; `team`: the workers that use it together."""
         import torch
 
+        from models.parallel import ALONE
         from models.video_lm import VideoLM
 
         torch.set_num_threads(1)
@@ -74,6 +76,7 @@ class ModelRef:
             adapter=None if self.adapter is None else lake.blobs.folder(self.adapter),
             device=self.device,
             dtype=self.dtype,
+            team=team or ALONE,
         )
 
 

@@ -90,7 +90,7 @@ TRAININGS: dict[str, Callable[[VideoLM, Journal, Team], Metrics]] = {
 class Reader(FolderJournal):
     """The journal of a worker that is not the first: it finds the states that the first one keeps."""
 
-    def save(self, step: int, folder: Path) -> None:
+    def save(self, step: int, folder: Path) -> None:  # noqa: ARG002
         raise AssertionError("one worker keeps the journal")
 
 
