@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ class Conductor:
         self._order = order
         self._refusal: Exception | None = None
         self._expense = NOTHING
+        self._ended = threading.Event()
 
     def conduct(self) -> tuple[list[Outcome], Exception | None, Expense]:
         """Runs the group to its end: the outcomes, or why there are none, and what was done for it."""
@@ -133,24 +135,33 @@ class Conductor:
         outcomes: list[Outcome] = []
         with tempfile.TemporaryDirectory() as folder:
             trainer = _torch_trainer(self._order, ray.get_runtime_context().current_actor, folder)
-            try:
-                outcomes = trainer.fit().return_value
-            except TrainingFailedError as error:
-                self._refusal = self._refusal or StageFailure(
-                    f"a training on {self._order.workers.count} workers failed {self._order.starts} times, at last "
-                    f"because: {_cause(error)}; run the same command again to continue from the last saved state"
-                )
+
+            def fit() -> None:
+                try:
+                    outcomes.extend(trainer.fit().return_value)
+                except TrainingFailedError as error:
+                    self.refuse(self._given_up(error))
+                finally:
+                    self._ended.set()
+
+            threading.Thread(target=fit, daemon=True).start()
+            self._ended.wait()  # a refusal ends it too: Ray Train would start the group again
         return outcomes, self._refusal, self._expense
 
+    def _given_up(self, error: Exception) -> StageFailure:
+        return StageFailure(
+            f"a training on {self._order.workers.count} workers failed {self._order.starts} times, at last because: "
+            f"{_cause(error)}; run the same command again to continue from the last saved state"
+        )
+
     def order(self) -> Order:
-        """What a worker is to do; raises what no new start of the group would mend."""
-        if self._refusal is not None:
-            raise self._refusal
+        """What a worker is to do."""
         return self._order
 
     def refuse(self, failure: Exception) -> None:
         """A worker says why the training cannot go on, whoever runs it; the first that says so counts."""
         self._refusal = self._refusal or failure
+        self._ended.set()
 
     def pay(self, expense: Expense) -> None:
         """A worker says what it did."""
@@ -204,11 +215,11 @@ def train_in_group(conductor: Any) -> list[Outcome]:
             outcomes: list[Outcome] = trainer(training, team).process([], 0)
             team.gather(None)  # nobody leaves the process group while another is still at it
     except StageFailure as failure:
+        ray.get(conductor.pay.remote(spent.expense))
         if _is_final(failure):
             ray.get(conductor.refuse.remote(portable(failure)))
         raise
-    finally:
-        ray.get(conductor.pay.remote(spent.expense))
+    ray.get(conductor.pay.remote(spent.expense))
     return outcomes
 
 

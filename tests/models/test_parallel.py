@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from journals import files_of
 from tiny import save_random
 from together import STEPS, TRAININGS, curves, on_workers, train
 
-from models.parallel import ALONE, Team, Workers
+from models import parallel
+from models.parallel import ALONE, Alone, Team, Workers, share_out
 from models.zero import ZeroWorkers
 
 CONFIGS = Path(__file__).parents[2] / "deployments" / "deepspeed"
-PARTED = ("sft", "ppo", "grpo")  # One adapter; two on one base; one that another is copied from.
+PARTED = ("sft", "ppo")  # One adapter; two of them on one base.
+STOPPED = ("sft", "ppo", "grpo")
 LAST = f"state-{STEPS:04d}"
 BEGUN = "state-0001"
 
@@ -26,6 +31,7 @@ def _train_all(checkpoint: Path, root: Path) -> None:
     plain = Workers()
     for name in TRAININGS:
         train(name, checkpoint, root / "two" / name, plain)
+    for name in STOPPED:
         train(name, checkpoint, root / "grown" / name, plain)
         _go_on(name, checkpoint, root, "two", plain)
     for stage in ("zero2", "zero3"):
@@ -52,6 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = save_random(root / "tiny")
     for name in TRAININGS:
         train(name, checkpoint, root / "one" / name, ALONE)
+    for name in STOPPED:
         shutil.copytree(root / "one" / name / BEGUN, root / "grown" / name / BEGUN)
     on_workers(2, _train_all, checkpoint, root, folder=root)
     return root
@@ -70,10 +77,11 @@ def _same(name: str, found: Mapping[str, float], wanted: Mapping[str, float], st
     assert found == pytest.approx(wanted, rel=near, abs=near / 10), (name, step)
 
 
-WAYS = [("two", name) for name in TRAININGS] + [(stage, name) for stage in ("zero2", "zero3") for name in PARTED]
+DIVIDED = [(stage, name) for stage in ("zero2", "zero3") for name in PARTED]
 
 
-@pytest.mark.parametrize(("way", "name"), WAYS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "name"), [("two", name) for name in TRAININGS] + DIVIDED)
 def test_two_workers_learn_what_one_does(way: str, name: str, root: Path) -> None:
     (one, end), (two, same_end) = curves(root / "one" / name), curves(root / way / name)
     assert one.keys() == two.keys() == {str(step) for step in range(1, STEPS + 1)}
@@ -82,7 +90,8 @@ def test_two_workers_learn_what_one_does(way: str, name: str, root: Path) -> Non
     _same(name, same_end, end, STEPS)
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STOPPED)
 def test_what_one_worker_began_two_bring_to_its_end(name: str, root: Path) -> None:
     (one, _), (grown, _) = curves(root / "one" / name), curves(root / "grown" / name)
     assert grown.keys() == {str(step) for step in range(2, STEPS + 1)}
@@ -90,8 +99,51 @@ def test_what_one_worker_began_two_bring_to_its_end(name: str, root: Path) -> No
         _same(name, metrics, one[step], int(step))
 
 
-@pytest.mark.parametrize(("way", "name"), WAYS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "name"), [("two", name) for name in STOPPED] + DIVIDED)
 def test_two_workers_that_were_stopped_end_with_the_same_bytes(way: str, name: str, root: Path) -> None:
     undisturbed = files_of(root / way / name / LAST)
     assert undisturbed
     assert files_of(root / f"{way} again" / name / LAST) == undisturbed
+
+
+class _One(Alone):
+    """One worker of several, which are told what the others made."""
+
+    def __init__(self, rank: int, made: list[list[int]], in_step: bool) -> None:
+        self.rank, self.size, self.in_step, self.made = rank, len(made), in_step, made
+
+    def gather(self, mine: list[int]) -> list[list[int]]:  # type: ignore[override]
+        assert mine == self.made[self.rank]
+        return self.made
+
+
+@given(jobs=st.integers(0, 20), size=st.integers(2, 7), in_step=st.booleans())
+def test_every_worker_gets_all_results_in_order_and_those_in_step_work_equally_often(
+    jobs: int, size: int, in_step: bool
+) -> None:
+    made = [[-job for job in range(jobs)][rank::size] for rank in range(size)]
+    worked = []
+    for rank in range(size):
+        done: list[int] = []
+
+        def do(job: int, done: list[int] = done) -> int:
+            done.append(job)
+            return -job
+
+        assert share_out(range(jobs), do, _One(rank, made, in_step)) == [-job for job in range(jobs)]
+        worked.append(len(done))
+    assert not in_step or len({*worked}) == 1
+    assert in_step or sum(worked) == jobs
+
+
+@given(st.lists(st.tuples(st.integers(1, 15), st.booleans()), max_size=12))
+def test_tensors_are_summed_in_messages_of_one_dtype_and_a_bounded_size(shapes: list[tuple[int, bool]]) -> None:
+    tensors = [torch.zeros(size, dtype=torch.float64 if double else torch.float32) for size, double in shapes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "BUCKET", 10)
+        buckets = list(parallel._buckets(tensors))
+    assert [id(tensor) for bucket in buckets for tensor in bucket] == [id(tensor) for tensor in tensors]
+    for bucket in buckets:
+        assert len({tensor.dtype for tensor in bucket}) == 1
+        assert len(bucket) == 1 or sum(tensor.numel() for tensor in bucket) <= 10

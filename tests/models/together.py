@@ -18,6 +18,7 @@ from test_ppo_training import _reward
 from test_reward_model_training import SETTINGS as REWARD
 from tiny import ANSWERS, LORA, growing_pairs, prompts_of, reward_pairs, scorer_of
 
+from models.canaries import Probe, check_adapter
 from models.dpo import train_dpo
 from models.grpo import RankFeedback, RewardFeedback, train_grpo
 from models.judge import LikelihoodJudge
@@ -26,7 +27,7 @@ from models.ppo import train_ppo
 from models.rankers import TournamentRanker
 from models.reward_training import new_reward_model, score_pairs, train_reward_model
 from models.settings import DpoSettings, SftSettings
-from models.sft import Example, train_sft
+from models.sft import ADAPTER, Example, train_sft
 from models.training import Journal, Metrics
 from models.video_lm import VideoLM
 
@@ -39,7 +40,10 @@ DPO = DpoSettings(lora=LORA, steps=STEPS, batch_size=3, forward_batch=1, rate=5e
 def _sft(lm: VideoLM, journal: Journal, team: Team) -> Metrics:
     asked = zip(prompts_of(lm), ANSWERS, strict=True)
     examples = [Example(prompt, lm.response_ids(answer)) for prompt, answer in asked]
-    return {"loss": train_sft(lm, examples, SFT, 0, journal, team)}
+    prompts, answers = [each.prompt for each in examples], [each.response for each in examples]
+    probe = Probe.take(lm, prompts, prompts, answers)
+    loss = train_sft(lm, examples, SFT, 0, journal, team)
+    return {"loss": loss, **check_adapter(lm, ADAPTER, probe)}
 
 
 def _rewards(lm: VideoLM, journal: Journal, team: Team) -> Metrics:

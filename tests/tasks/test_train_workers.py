@@ -24,6 +24,7 @@ from tasks.train_workers import TrainingWorkers
 from tasks.training import final_adapter
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
+pytestmark = pytest.mark.slow
 VIDEOS = scenes(3)
 STEPS = 4
 SHORT = {"steps": STEPS, "batch_size": 4, "forward_batch": 1, "save_every": 1, "warmup": 1, "rate": 1e-3}
@@ -117,21 +118,16 @@ def test_a_group_gives_what_one_worker_gives_though_one_of_it_is_killed(
 
 
 def test_what_no_worker_can_go_on_with_ends_the_stage(
-    group: WorkerPool, material: tuple[Path, list[StageResult]]
-) -> None:
-    with pytest.raises(StageFailure, match=r"policy arm: .*are not finite.*kept in table runs"):
-        _trained(group, material, "wild", rate=1e30, warmup=0)
-    told = Lake(material[0].with_name("wild")).table("runs").read(columns=["event"]).to_pylist()
-    assert [row["event"] for row in told].count("training_stopped") == 1
-
-
-def test_a_base_whose_weights_are_divided_is_trained_and_checked(
     pool: WorkerPool, material: tuple[Path, list[StageResult]]
 ) -> None:
-    alone, by_one = _trained(pool, material, "one")
-    with WorkerPool(2, training=TrainingWorkers(2, ZERO3)) as divided:
-        ctx, by_two = _trained(divided, material, "divided")
-    assert _curves(ctx, by_two) == pytest.approx(_curves(alone, by_one), rel=1e-5, abs=1e-6)
+    pool.start()
+    with (
+        WorkerPool(2, training=TrainingWorkers(2, ZERO3)) as divided,
+        pytest.raises(StageFailure, match=r"policy arm: .*are not finite.*kept in table runs"),
+    ):
+        _trained(divided, material, "wild", rate=1e30, warmup=0)
+    told = Lake(material[0].with_name("wild")).table("runs").read(columns=["event"]).to_pylist()
+    assert [row["event"] for row in told].count("training_stopped") == 1
 
 
 def test_a_training_takes_no_more_workers_than_there_are_and_whole_gpus() -> None:
