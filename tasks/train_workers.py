@@ -82,9 +82,9 @@ class TrainingGroup:
 
         threads = self._order.workers.count + 2  # the workers may all ask it at once, while it waits for them
         actor = ray.remote(Conductor).options(num_cpus=0, max_concurrency=threads)
-        self._conductor = actor.remote(self._order)
+        self._conductor = actor.remote()
         try:
-            reply = self._conductor.conduct.remote()
+            reply = self._conductor.conduct.remote(self._order)
             while not ray.wait([reply], timeout=POLL_S)[0]:
                 if cancelled():
                     raise GroupCancelled
@@ -119,40 +119,33 @@ class Conductor:
     It has no share of CPU or GPU. What workers are told and tell goes by calls, since Ray's logs show the rest.
     """
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self) -> None:
+        self._order: Order
         self._refusal: Exception | None = None
         self._expense = NOTHING
         self._ended = threading.Event()
 
-    def conduct(self) -> tuple[list[Outcome], Exception | None, Expense]:
+    def conduct(self, order: Order) -> tuple[list[Outcome], Exception | None, Expense]:
         """Runs the group to its end: the outcomes, or why there are none, and what was done for it."""
         import ray
-        from ray.train import TrainingFailedError
 
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        self._order = order
         outcomes: list[Outcome] = []
         with tempfile.TemporaryDirectory() as folder:
-            trainer = _torch_trainer(self._order, ray.get_runtime_context().current_actor, folder)
+            trainer = _torch_trainer(order, ray.get_runtime_context().current_actor, folder)
 
             def fit() -> None:
                 try:
                     outcomes.extend(trainer.fit().return_value)
-                except TrainingFailedError as error:
-                    self.refuse(self._given_up(error))
-                finally:
-                    self._ended.set()
+                except Exception as error:
+                    self.refuse(_given_up(order, error))
+                self._ended.set()
 
             threading.Thread(target=fit, daemon=True).start()
             self._ended.wait()  # a refusal ends it too: Ray Train would start the group again
         return outcomes, self._refusal, self._expense
-
-    def _given_up(self, error: Exception) -> StageFailure:
-        return StageFailure(
-            f"a training on {self._order.workers.count} workers failed {self._order.starts} times, at last because: "
-            f"{_cause(error)}; run the same command again to continue from the last saved state"
-        )
 
     def order(self) -> Order:
         """What a worker is to do."""
@@ -190,6 +183,13 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
         run_config=RunConfig(
             name="training", storage_path=folder, failure_config=FailureConfig(max_failures=order.starts - 1)
         ),
+    )
+
+
+def _given_up(order: Order, error: Exception) -> StageFailure:
+    return StageFailure(
+        f"a training on {order.workers.count} workers, whose group is started {order.starts} times at most, ended "
+        f"because: {_cause(error)}; run the same command again to continue from the last saved state"
     )
 
 

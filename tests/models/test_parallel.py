@@ -81,6 +81,7 @@ DIVIDED = [(stage, name) for stage in ("zero2", "zero3") for name in PARTED]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("way", "name"), [("two", name) for name in TRAININGS] + DIVIDED)
 def test_two_workers_learn_what_one_does(way: str, name: str, root: Path) -> None:
     (one, end), (two, same_end) = curves(root / "one" / name), curves(root / way / name)
@@ -91,6 +92,7 @@ def test_two_workers_learn_what_one_does(way: str, name: str, root: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", STOPPED)
 def test_what_one_worker_began_two_bring_to_its_end(name: str, root: Path) -> None:
     (one, _), (grown, _) = curves(root / "one" / name), curves(root / "grown" / name)
@@ -100,6 +102,7 @@ def test_what_one_worker_began_two_bring_to_its_end(name: str, root: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("way", "name"), [("two", name) for name in STOPPED] + DIVIDED)
 def test_two_workers_that_were_stopped_end_with_the_same_bytes(way: str, name: str, root: Path) -> None:
     undisturbed = files_of(root / way / name / LAST)

@@ -31,7 +31,7 @@ from models.sft import ADAPTER, Example, train_sft
 from models.training import Journal, Metrics
 from models.video_lm import VideoLM
 
-STEPS = 3
+STEPS = 2
 # Each step has three parts: on two workers one of them has none of its own in the second round.
 SFT = SftSettings(lora=LORA, steps=STEPS, batch_size=3, forward_batch=1, rate=5e-3, warmup=1, save_every=1)
 DPO = DpoSettings(lora=LORA, steps=STEPS, batch_size=3, forward_batch=1, rate=5e-3, warmup=1, save_every=1)

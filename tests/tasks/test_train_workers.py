@@ -24,7 +24,7 @@ from tasks.train_workers import TrainingWorkers
 from tasks.training import final_adapter
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 VIDEOS = scenes(3)
 STEPS = 4
 SHORT = {"steps": STEPS, "batch_size": 4, "forward_batch": 1, "save_every": 1, "warmup": 1, "rate": 1e-3}
