@@ -62,13 +62,13 @@ def needs_of(p: Parameters) -> Needs:
     from flows.plan_command import default_assumptions
     from flows.plan_computed import gpu_memory, lake_gib
 
-    run, models = p.run, p.models.model_dump()
+    run = p.run
     needs = Needs(
         device=p.models.device,
         dtype=p.models.dtype,
         workers=run.workers,
         gpus_per_worker=run.gpus_per_worker,
-        four_bit=models.get("quantization") not in (None, "none"),
+        four_bit=p.models.quantization == "nf4",
     )
     try:
         assumed = default_assumptions(p)

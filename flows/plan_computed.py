@@ -190,7 +190,7 @@ class _Computed:
 
     def _costs(self, model: ModelRef | Trained) -> Costs:
         plain = model.base if isinstance(model, Trained) else model
-        return Costs(self._by_folder[plain.name], self.assumed, self.p.models.dtype)
+        return Costs(self._by_folder[plain.name], self.assumed, self.p.models.dtype, self.p.models.quantization)
 
     def _video(self, costs: Costs, frame_set: str, *, clip: bool = False) -> int:
         """Tokens of a frame set, or of one clip of it."""
@@ -318,7 +318,9 @@ class _Computed:
         mine = own.shape.lora(training.lora.modules, training.lora.rank)
         other = not self._same(reward.model, given["model"])
         # What lies on the card while the other one learns: weights, and the states of both adapters.
-        beside = own.twin(training.lora.modules) + mine * LEARNED_BYTES + adapter * 4 + (own.weights if other else 0)
+        beside = (
+            self._twin(own, training.lora.modules) + mine * LEARNED_BYTES + adapter * 4 + (own.weights if other else 0)
+        )
         theirs = replace(scored + values, memory=values.memory + beside)
         critics = adapter * (LEARNED_BYTES + 4) + (critic.weights if other else 0)
         ours = replace(drawn + updated, memory=max(drawn.memory, updated.memory) + critics)
@@ -361,9 +363,13 @@ class _Computed:
         twice = costs.read(2 * answers, shared, at_once)
         adapter = costs.shape.lora(training.lora.modules, training.lora.rank)
         learned = costs.learn(answers * training.epochs, shared, written, at_once, adapter, again=self.again)
-        twin = costs.twin(training.lora.modules)
+        twin = self._twin(costs, training.lora.modules)
         sampled = replace(drawn + twice, calls=answers, memory=max(drawn.memory, twice.memory) + twin)
         return sampled, replace(learned, memory=learned.memory + twin)
+
+    def _twin(self, costs: Costs, modules: str) -> float:
+        models = self.p.models
+        return costs.twin(modules) if models.sampling_copy and models.quantization == "none" else 0.0
 
     def _in_steps(self, given: dict[str, Any], work: Work) -> _Sized:
         made = given.get("iterations")

@@ -102,3 +102,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"row_digest cannot write a {type(value).__name__}")
+
+
+def one_by_one(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table as dicts, of which only a few are there at once."""
+    for batch in table.to_batches(max_chunksize=256):
+        yield from batch.to_pylist()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.settings import EngineName, Sampling
 from storage.lake import Lake
+from storage.rows import one_by_one
 from tasks.answering import answers_in_batches, engine_field, forward_tokens_field
 from tasks.fanout import Outcome, derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
-from tasks.tokens import VisualTokens
+from tasks.tokens import VisualTokens, keys_of
 
 if TYPE_CHECKING:
     from models.sequences import Prompt, Response
@@ -86,26 +89,25 @@ def candidates(
     return result
 
 
-def _items(ctx: RunContext, config: CandidatesConfig, instructions: StageRef, tokens: StageRef) -> list[dict[str, Any]]:
+def _items(
+    ctx: RunContext, config: CandidatesConfig, instructions: StageRef, tokens: StageRef
+) -> Iterator[dict[str, Any]]:
     columns = ["item_id", "status", "split", "video", "question"]
-    rows = ctx.lake.table(instructions.table).read(instructions.key, columns=columns).to_pylist()
-    rows = [row for row in rows if row["status"] == "ok"]
-    chosen = choose([row for row in rows if row["split"] == config.split], config.limit)
-    if not chosen:
-        known = ", ".join(sorted({row["split"] for row in rows})) or "none"
+    rows = ctx.lake.table(instructions.table).read(instructions.key, columns=columns)
+    usable = rows.filter(pc.equal(rows["status"], "ok"))
+    asked = usable.filter(pc.equal(usable["split"], config.split))
+    if not len(asked):
+        known = ", ".join(sorted(usable["split"].unique().to_pylist())) or "none"
         raise ValueError(f"candidates.split {config.split!r} holds no usable instruction; splits that do: {known}.")
-    shown = ctx.lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"]).to_pylist()
-    tokens_of = {row["item_id"]: row["item_key"] for row in shown}
-    return [
-        {
+    tokens_of = keys_of(ctx.lake, tokens)
+    for row in one_by_one(asked) if config.limit is None else choose(asked.to_pylist(), config.limit):
+        yield {
             "item_id": row["item_id"],
             "video": row["video"],
             "question": row["question"],
             "tokens": tokens_of.get(row["video"]),
             "seed": ctx.seed,
         }
-        for row in chosen
-    ]
 
 
 def choose(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:

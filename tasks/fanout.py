@@ -196,7 +196,7 @@ class WorkerPool:
         for thread in servants:
             thread.start()
         try:
-            for _ in units:
+            for _ in range(len(units)):
                 result = _get(results)
                 if isinstance(result, Exception):
                     raise result

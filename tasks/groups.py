@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import pyarrow.compute as pc
+
 from storage.lake import Lake
+from storage.rows import one_by_one
 from tasks.narratives import Narratives
 from tasks.stage import StageRef
+from tasks.tokens import keys_of
 
 
 def candidate_groups(
     lake: Lake, candidates: StageRef, tokens: StageRef, captions: StageRef | None
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """One item an instruction: item_id, video, question, tokens (the key of the video's visual tokens), candidates
     [[number, text], ...], narrative, and fault: why it cannot be compared, or None.
 
@@ -23,29 +29,22 @@ def candidate_groups(
         captions: the narratives that it is to read; None: it reads none.
     """
     columns = ["item_id", "status", "video", "question", "candidate", "text", "finished"]
-    groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in lake.table(candidates.table).read(candidates.key, columns=columns).to_pylist():
-        if row["status"] == "ok":
-            groups[row["item_id"]].append(row)
-    shown = lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"]).to_pylist()
-    tokens_of = {row["item_id"]: row["item_key"] for row in shown}
-    narratives = Narratives(lake, captions)
-    items = []
-    for item_id, rows in groups.items():
+    answers = lake.table(candidates.table).read(candidates.key, columns=columns)
+    answers = answers.filter(pc.equal(answers["status"], "ok"))
+    tokens_of, narratives = keys_of(lake, tokens), Narratives(lake, captions)
+    for item_id, group in groupby(one_by_one(answers), itemgetter("item_id")):  # Rows are read in the items' order.
+        rows = list(group)
         video = rows[0]["video"]
         narrative, fault = (None, None) if captions is None else narratives.of(item_id, video)
-        items.append(
-            {
-                "item_id": item_id,
-                "video": video,
-                "question": rows[0]["question"],
-                "tokens": tokens_of.get(video),
-                "candidates": [[row["candidate"], row["text"]] for row in rows],
-                "narrative": narrative,
-                "fault": _cut(rows) or (fault and f"no narrative of video {video} for the judge: {fault}"),
-            }
-        )
-    return items
+        yield {
+            "item_id": item_id,
+            "video": video,
+            "question": rows[0]["question"],
+            "tokens": tokens_of.get(video),
+            "candidates": [[row["candidate"], row["text"]] for row in rows],
+            "narrative": narrative,
+            "fault": _cut(rows) or (fault and f"no narrative of video {video} for the judge: {fault}"),
+        }
 
 
 def _cut(rows: list[dict[str, Any]]) -> str | None:

@@ -6,7 +6,7 @@ The driver alone sees their desk. What they said travels to the workers in the i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from tasks.human_desk import Desk, desk_path
 from tasks.judged_pairs import comparisons_of, pairs_of, pairs_outcome
 from tasks.lake_command import lake_command
 from tasks.pictures import Pictures
-from tasks.stage import Item, RunContext, StageError, StageRef
+from tasks.shards import Item
+from tasks.stage import RunContext, StageError, StageRef
 from tasks.worker import Outcome
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ JPEG_QUALITY = 90
 
 
 def heard(
-    ctx: RunContext, groups: Callable[[], list[Item]], shown: StageRef, config: PreferencesConfig, arm: str
+    ctx: RunContext, groups: Callable[[], Iterable[Item]], shown: StageRef, config: PreferencesConfig, arm: str
 ) -> list[Item]:
     """The items of a stage that people judge: those of `groups`, each with its verdicts or its fault.
 

@@ -25,6 +25,9 @@ class FolderInUseError(ValueError):
 def merge(lake: Lake, adapter: TrainedAdapter, base: ModelRef, to: Path, *, dtype: str | None = None) -> ModelRef:
     """Write config, safetensors and processor into `to`, which appears whole or not at all.
 
+    Where the training kept the base in four bits, the adapters are merged into the whole weights all the same: they
+    were trained on rounded ones, so its log-probabilities differ by that.
+
     A reward model's head goes along as it is: it is a layer that no class of transformers has.
 
     Args:
@@ -41,7 +44,7 @@ def merge(lake: Lake, adapter: TrainedAdapter, base: ModelRef, to: Path, *, dtyp
         FolderInUseError: the folder holds something.
         ValueError: base or adapter do not load.
     """
-    whole = replace(base, merged=adapter.adapters, adapter=None, dtype=dtype or base.dtype)
+    whole = replace(base, merged=adapter.adapters, adapter=None, dtype=dtype or base.dtype, quantization="none")
     with new_folder(to) as folder:
         lm = whole.load(lake)
         lm.core.save_pretrained(folder)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from models.settings import LoraSettings
 
 if TYPE_CHECKING:
     from models.shape import ModelShape
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NF4_BYTES = 0.52  # Of a weight in four bits, with what scales its block.
 LEARNED_BYTES = 16  # A weight of an adapter in float32, its gradient, and Adam's two moments.
 _FLOAT32_SLOWER = 16  # Of a card's rate in bfloat16: without tensor cores.
 
@@ -174,8 +177,10 @@ class Work:
 class Costs:
     """Of one model on one card."""
 
-    def __init__(self, shape: ModelShape, assumed: Assumptions, dtype: str) -> None:
-        self.shape, self.assumed = shape, assumed
+    def __init__(
+        self, shape: ModelShape, assumed: Assumptions, dtype: str, quantization: Literal["none", "nf4"] = "none"
+    ) -> None:
+        self.shape, self.assumed, self._in_four_bits = shape, assumed, quantization == "nf4"
         self.bytes = BYTES[dtype]
         card = CARDS[assumed.card]
         self._rate = card.tflops * 1e12 * assumed.utilisation / (_FLOAT32_SLOWER if dtype == "float32" else 1)
@@ -184,7 +189,8 @@ class Costs:
     @property
     def weights(self) -> float:
         """Bytes of the model."""
-        return float(self.shape.parameters * self.bytes)
+        few = self.shape.adapted(LoraSettings().modules) if self._in_four_bits else 0
+        return (self.shape.parameters - few) * self.bytes + few * NF4_BYTES
 
     @property
     def _kv(self) -> int:

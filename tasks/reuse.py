@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from tasks.stage import Stage
 
 
-def copies(table: Table, stage: Stage, keys: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+def copies(table: Table, stage: Stage, keys: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of items that stand ok, with the same item_key, under another stage key: by item id.
 
-    A stage without `reuse` copies from its own attempt before alone.
+    `keys` are those of the stage's items. A stage without `reuse` copies from its own attempt before alone.
     """
     known = table.read(None if stage.reuse else stage.before, columns=["stage_key", "item_key", "status"])
     usable = known.filter(pc.and_(pc.equal(known["status"], "ok"), pc.not_equal(known["stage_key"], stage.key)))
-    usable = usable.filter(pc.is_in(usable["item_key"], pa.array(keys.values(), pa.string())))
+    usable = usable.filter(pc.is_in(usable["item_key"], pa.array(keys, pa.string())))
     owner = dict(
         sorted(zip(usable["item_key"].to_pylist(), usable["stage_key"].to_pylist(), strict=True), reverse=True)
     )

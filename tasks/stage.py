@@ -4,10 +4,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -20,13 +19,13 @@ from tasks.fanout import Outcome, Unit, WorkerPool, derive_seed
 from tasks.out_of_memory import naming_what_to_change
 from tasks.progress import Progress
 from tasks.reuse import copies
+from tasks.shards import Item, Shards, TwiceError, Units
 from tasks.stopwatch import Stopwatch
 from tasks.troubles import troubles_of
 
 logger = logging.getLogger(__name__)
 
 DONE_SHARD = -1  # The shard under which the table `stages` holds the one row of a complete stage.
-Item = dict[str, Any]
 
 
 class StageError(RuntimeError):
@@ -170,28 +169,33 @@ class _Work:
     stage: Stage
     table: Table
     run: str
-    shards: list[list[Item]]
+    shards: Shards
     copied: dict[str, list[Item]]
-    keys: dict[str, str]
 
-    def to_do(self, shard: int) -> list[Item]:
-        return [item for item in self.shards[shard] if item["item_id"] not in self.copied]
+    def unit(self, shard: int) -> Unit:
+        """What is left to do of a shard."""
+        left = [item for item in self.shards[shard] if item["item_id"] not in self.copied]
+        return Unit(shard, left, self.stage.shard_seed(shard))
+
+    def to_do(self, shards: Iterable[int]) -> list[int]:
+        """Those of the shards that have something left to do."""
+        return [shard for shard in shards if not self.copied or self.unit(shard).items]
 
     def commit(self, shard: int, outcomes: Sequence[Outcome]) -> None:
         made = {outcome.item_id: outcome for outcome in outcomes}
         rows: list[Item] = []
         for item in self.shards[shard]:
             item_id = item["item_id"]
-            rows += self.copied[item_id] if item_id in self.copied else self._rows(shard, made[item_id])
+            rows += self.copied[item_id] if item_id in self.copied else self._rows(shard, item, made[item_id])
         if not self.table.commit_shard(rows, stage_key=self.stage.key, shard=shard):
             logger.info("%s: another run committed shard %d meanwhile; its rows are used", self.stage.name, shard)
 
-    def _rows(self, shard: int, outcome: Outcome) -> list[Item]:
+    def _rows(self, shard: int, item: Item, outcome: Outcome) -> list[Item]:
         provenance = {
             "item_id": outcome.item_id,
             "status": "quarantined" if outcome.rows is None else "ok",
             "reason": outcome.reason,
-            "item_key": self.keys[outcome.item_id],
+            "item_key": self.stage.item_key(item),
             "run": self.run,
             "model": self.stage.model,
             "prompt_hash": self.stage.prompt_hash,
@@ -203,7 +207,7 @@ class _Work:
 def run_stage(
     ctx: RunContext,
     stage: Stage,
-    items: Callable[[], list[Item]],
+    items: Callable[[], Iterable[Item]],
     processor: type,
     settings: Any,
     *,
@@ -268,7 +272,7 @@ class _Done:
 class _Task:
     """What `run_stage` was given besides the stage."""
 
-    items: Callable[[], list[Item]]
+    items: Callable[[], Iterable[Item]]
     processor: type
     settings: Any
     chunk: int | None
@@ -281,7 +285,7 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
     if table.committed(stage.key, [DONE_SHARD]):
         (counts,) = table.read(stage.key, ["items", "ok", "quarantined"]).to_pylist()
         return _Done(counts, cached=True)
-    work, bill, began = _plan(ctx, stage, task.items()), Bill(), time.monotonic()
+    work, bill, began = _plan(ctx, stage, task.items), Bill(), time.monotonic()
     try:
         with naming_what_to_change(stage.name, stage.label, task.settings):
             waited = _compute(ctx, work, task, bill)
@@ -291,48 +295,45 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
     return _Done(_account(work), reused=len(work.copied), waited=waited, expense=bill.total)
 
 
-def _plan(ctx: RunContext, stage: Stage, items: list[Item]) -> _Work:
-    if not items:
+def _plan(ctx: RunContext, stage: Stage, items: Callable[[], Iterable[Item]]) -> _Work:
+    try:
+        shards = Shards(items(), stage.shard_size)
+    except TwiceError as error:
+        raise StageError(f"Stage {stage.name} got the item {error} twice: give each item an id of its own.") from None
+    if not shards.items:
         raise StageError(f"Stage {stage.name} has no items: nothing in its inputs is ok. Look at the stage before it.")
-    ordered = sorted(items, key=lambda item: str(item["item_id"]))
-    for one, two in pairwise(ordered):
-        if one["item_id"] == two["item_id"]:
-            raise StageError(
-                f"Stage {stage.name} got the item {one['item_id']!r} twice: give each item an id of its own."
-            )
-    keys = {item["item_id"]: stage.item_key(item) for item in ordered}
-    shards = [ordered[start : start + stage.shard_size] for start in range(0, len(ordered), stage.shard_size)]
-    table = ctx.lake.table(stage.table)
-    copied = copies(table, stage, keys) if stage.reuse or stage.attempt else {}
-    return _Work(stage, table, ctx.run, shards, copied, keys)
+    table, copied = ctx.lake.table(stage.table), dict[str, list[Item]]()
+    if stage.reuse or stage.attempt:
+        copied = copies(table, stage, [stage.item_key(item) for item in shards.each()])
+    return _Work(stage, table, ctx.run, shards, copied)
 
 
 def _compute(ctx: RunContext, work: _Work, task: _Task, bill: Bill) -> float:
     """Commits every shard that is not there yet; returns the seconds in which nothing of this stage was under way."""
     stage, everything = work.stage, range(len(work.shards))
     committed = work.table.committed(stage.key, everything)
-    bar = ctx.progress.start(stage.label or stage.name, sum(map(len, work.shards)))
+    bar = ctx.progress.start(stage.label or stage.name, work.shards.items)
     try:
-        bar.advance(sum(len(work.shards[shard]) for shard in committed))
+        bar.advance(sum(map(work.shards.count, committed)))
         missing = [shard for shard in everything if shard not in committed]
-        units = [Unit(shard, left, stage.shard_seed(shard)) for shard in missing if (left := work.to_do(shard))]
+        waiting = work.to_do(missing)
         clock = Stopwatch()
         results = ctx.pool.run(
             task.processor,
             task.settings.at_attempt(stage.attempt) if isinstance(task.settings, AttemptSettings) else task.settings,
-            units,
+            Units(waiting, work.unit),
             chunk=task.chunk,
             item_timeout_s=task.item_timeout_s,
             clock=clock,
             bill=bill,
         )
-        for shard in sorted({*missing} - {unit.shard for unit in units}):
+        for shard in sorted({*missing} - {*waiting}):
             work.commit(shard, [])
-            bar.advance(len(work.shards[shard]))
+            bar.advance(work.shards.count(shard))
         while (found := clock.wait(lambda: next(results, None))) is not None:
             unit, outcomes = found
             work.commit(unit.shard, outcomes)
-            bar.advance(len(work.shards[unit.shard]))
+            bar.advance(work.shards.count(unit.shard))
         return clock.idle_seconds()
     finally:
         bar.finish()
@@ -340,7 +341,7 @@ def _compute(ctx: RunContext, work: _Work, task: _Task, bill: Bill) -> float:
 
 def _account(work: _Work) -> dict[str, Any]:
     counts = work.table.count(work.stage.key)
-    items = sum(map(len, work.shards))
+    items = work.shards.items
     if counts["ok"] + counts["quarantined"] != items:
         raise StageError(
             f"Stage {work.stage.name} lost count: of {items} items {counts['ok']} are ok and {counts['quarantined']} "

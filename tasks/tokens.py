@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 if TYPE_CHECKING:
     from models.encoding import Encoded
     from models.sequences import Footage
@@ -25,12 +27,12 @@ class VisualTokens:
     def __init__(self, lake: Lake, ref: StageRef) -> None:
         table = lake.table(ref.table).read(stage_key=ref.key, columns=["video", "status", "blob", "row", "sets"])
         self._lake = lake
-        self._rows: dict[str, dict[str, Any]] = {
-            row["video"]: row for row in table.to_pylist() if row["status"] == "ok"
-        }
+        # Rows stay Arrow's: as dicts, with their sets' frames, those of 10,000 videos would take 25 MiB.
+        self._rows = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
+        self._places = {video: place for place, video in enumerate(self._rows["video"].to_pylist())}
 
     def __contains__(self, video: str) -> bool:
-        return video in self._rows
+        return video in self._places
 
     def clips(self, video: str, frame_set: str) -> list[Footage]:
         """Each clip of a set, in order, as its frames were encoded.
@@ -38,9 +40,9 @@ class VisualTokens:
         Raises:
             MissingTokensError: the video has none, or the set was not sampled.
         """
-        if video not in self._rows:
+        if video not in self._places:
             raise MissingTokensError(f"Video {video} has no visual tokens; see why in the frames stage.")
-        row = self._rows[video]
+        (row,) = self._rows.slice(self._places[video], 1).to_pylist()
         known = sorted({each["name"] for each in row["sets"]})
         if frame_set not in known:
             raise MissingTokensError(
@@ -69,3 +71,9 @@ class VisualTokens:
         rows, columns = kept["grid"][number].as_py()
         clips = [each["indices"] for each in row["sets"]]
         return Encoded(tokens, (rows, columns), clips, kept["seconds"][number].as_py())
+
+
+def keys_of(lake: Lake, tokens: StageRef) -> dict[str, str]:
+    """What the visual tokens of each video are known by: the item_key of its row."""
+    shown = lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"])
+    return dict(zip(shown["item_id"].to_pylist(), shown["item_key"].to_pylist(), strict=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from models.quantization import Quantization
 from tasks.label_versions import stages_by_use
 from tasks.model_ref import ModelRef
 
@@ -121,7 +122,11 @@ def base_of(adapter: TrainedAdapter, given: str | None = None, *, any_base: bool
         plain = ModelRef(name.partition("@")[0], name) if "@" in name and not Path(name).is_dir() else ModelRef.of(name)
     except ValueError as error:
         raise AdapterError(f"The base of {adapter}: {error}") from error
-    known = [replace(plain, merged=adapter.below, dtype=dtype) for dtype in _DTYPES]
+    known = [
+        replace(plain, merged=adapter.below, dtype=dtype, quantization=bits)
+        for dtype in _DTYPES
+        for bits in get_args(Quantization)
+    ]
     for each in known:
         if each.identity == adapter.model:
             return each

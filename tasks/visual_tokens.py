@@ -98,7 +98,7 @@ class EncodeFrames:
                 {
                     "video": pa.array(videos, pa.string()),
                     "shape": pa.array([list(each.tokens.shape) for each in encoded], pa.list_(pa.int32())),
-                    "data": pa.array([_raw(each.tokens) for each in encoded], pa.binary()),
+                    "data": pa.array([_raw(each.tokens) for each in encoded], pa.large_binary()),
                     "dtype": pa.array([str(each.tokens.dtype).removeprefix("torch.") for each in encoded], pa.string()),
                     "grid": pa.array([list(each.grid) for each in encoded], pa.list_(pa.int32())),
                     "seconds": pa.array([each.seconds for each in encoded], pa.list_(pa.list_(pa.float64()))),

@@ -125,7 +125,7 @@ def reward(ctx: RunContext, labeler: ModelRef, tmp_path_factory: pytest.TempPath
 def here(ctx: RunContext, settings: RankSettings, groups: StageResult) -> list[Outcome]:
     """The groups ranked in this process, by what a worker would be sent."""
     ranker = pickle.loads(pickle.dumps(RankGroups))(pickle.loads(pickle.dumps(settings)))
-    outcomes: list[Outcome] = ranker.process(candidate_groups(ctx.lake, groups.ref, settings.shown, None), 0)
+    outcomes: list[Outcome] = ranker.process([*candidate_groups(ctx.lake, groups.ref, settings.shown, None)], 0)
     return outcomes
 
 
