@@ -51,6 +51,17 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, description="All randomness of the run follows from it.")
     workers: int = Field(2, ge=1, description="Worker processes; changes the speed, not the result.")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs for each worker; a fraction shares one.")
+    training_workers: int = Field(
+        1,
+        ge=1,
+        description="How many of the workers train together (SFT, reward model, policy), each with gpus_per_worker; "
+        "changes the speed, and the result by rounding only.",
+    )
+    strategy: Literal["ddp", "zero2", "zero3"] = Field(
+        "ddp",
+        description="What workers that train together divide besides the work (deployments/deepspeed). ddp: nothing; "
+        "zero2: gradients and optimiser; zero3: the weights of the frozen base too, for one that no single GPU holds.",
+    )
     max_quarantined: float = Field(
         0.05, ge=0, le=1, description="Largest share of a stage's items that may fail before the run stops."
     )
@@ -68,6 +79,16 @@ class RunConfig(BaseModel):
         description="Where training curves are shown besides TensorBoard: mlflow, wandb. They must be installed, and "
         "take server, project and key from their own variables (MLFLOW_*, WANDB_*).",
     )
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if self.training_workers > self.workers:
+            raise ValueError(f"training_workers {self.training_workers} must be at most workers, {self.workers}")
+        if self.training_workers > 1 and self.gpus_per_worker % 1:
+            raise ValueError("training_workers above 1 need whole GPUs: set gpus_per_worker to 0, 1, 2, ...")
+        if self.training_workers == 1 and self.strategy != "ddp":
+            raise ValueError(f"strategy {self.strategy} divides among training_workers: set at least 2 of them, or ddp")
+        return self
 
     @property
     def lake_root(self) -> str:
@@ -201,6 +222,20 @@ class Labelling(BaseModel):
             )
         for way in self._ways():
             self.preferences.check_judge(way.judge, way.method)
+        return self
+
+    @model_validator(mode="after")
+    def _trains_together(self) -> Self:
+        if self.run.training_workers > 1 and self.models.fit_memory:
+            raise ValueError(
+                f"models.fit_memory cuts a step by what fits into one GPU, and the {self.run.training_workers} "
+                "run.training_workers must all cut it alike: set it to false, and forward_tokens to what fits"
+            )
+        if self.run.strategy == "zero3" and self.models.quantization != "none":
+            raise ValueError(
+                "run.strategy zero3 cannot divide weights in four bits: set models.quantization to none, or the "
+                "strategy to ddp or zero2"
+            )
         return self
 
     def _ways(self) -> list[JudgingConfig]:

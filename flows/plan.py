@@ -80,6 +80,7 @@ def sample_of(p: Parameters, folder: Path) -> Parameters:
     """The same run over the sample in `folder`: few steps, a local judge, nothing that stops it for its quality."""
     values = p.model_dump(mode="json")
     values["run"] |= {"lake": str(folder / "lake"), "folder": str(folder), "workers": 1, "retries": 0}
+    values["run"] |= {"training_workers": 1, "strategy": "ddp"}
     values["run"] |= {"max_quarantined": 1.0, "s3_block": None}
     values["data"] |= {split: str(folder / f"{split}.json") for split in ("sft", "rl", "benchmark")}
     values["data"] |= {"videos": str(folder / VIDEOS), "prepare": None}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -26,6 +27,7 @@ from tasks.prepare import PrepareConfig, prepare
 from tasks.progress import TerminalProgress
 from tasks.reward_model import RewardSource
 from tasks.stage import RunContext, StageResult
+from tasks.train_workers import TrainingWorkers
 from tasks.training import final_adapters
 from tasks.usage import UsageSampler
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DEEPSPEED = Path(__file__).resolve().parent.parent / "deployments" / "deepspeed"
 Pending = PrefectFuture[StageResult]
 
 
@@ -139,6 +142,14 @@ def _prepare(config: PrepareConfig, progress: ShownProgress) -> bool:
     return prepare(config, progress)
 
 
+def deepspeed(strategy: str) -> dict[str, Any] | None:
+    """The configuration of `run.strategy`; None for plain data parallelism."""
+    if strategy == "ddp":
+        return None
+    config: dict[str, Any] = json.loads((DEEPSPEED / f"{strategy}.json").read_text())
+    return config
+
+
 def _say_who_is_here(lake: Lake) -> None:
     for other in runs(lake):
         if other["state"] == UNENDED:
@@ -164,7 +175,12 @@ def opened(
     with (
         s3_environment(run.s3_block) as of_block,
         UsageSampler() as usage,
-        WorkerPool(run.workers, run.gpus_per_worker, environment=of_block | put_keys(endpoints)) as pool,
+        WorkerPool(
+            run.workers,
+            run.gpus_per_worker,
+            environment=of_block | put_keys(endpoints),
+            training=TrainingWorkers(run.training_workers, deepspeed(run.strategy)),
+        ) as pool,
         TerminalProgress() as terminal,
         ShownProgress(terminal) as progress,
     ):

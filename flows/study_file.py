@@ -132,7 +132,8 @@ def plan_study(name: str, preset: str | None, overrides: Sequence[str]) -> Plan:
     path = found("study", name, FOLDER)
     study = read_study(path)
     on = preset or study.preset
-    shared = [f"run.name=study-{path.stem}", "run.workers=1", *study.overrides, *overrides, "agreement.conditions=[]"]
+    alone = ["run.workers=1", "run.training_workers=1", "run.strategy=ddp"]
+    shared = [f"run.name=study-{path.stem}", *alone, *study.overrides, *overrides, "agreement.conditions=[]"]
     made = {arm: [*shared, *own_overrides(study, arm)] for arm in study.arms}
     parameters = {}
     for arm, each in made.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt
 
 
@@ -138,11 +139,17 @@ def batches_by_length(loads: Sequence[Load], limits: Limits) -> Iterator[list[in
     return cut(_by_length(singly(len(loads)), loads), loads, limits)
 
 
-def in_batches(compute: Callable[[list[int]], Tensor], loads: Sequence[Load], limits: Limits) -> Tensor:
-    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order."""
+def in_batches(
+    compute: Callable[[list[int]], Tensor], loads: Sequence[Load], limits: Limits, team: Team = ALONE
+) -> Tensor:
+    """`compute(indices) -> [n]` over all items in batches of like length, in the items' order.
+
+    Each worker of `team` computes its share of the batches; all get the whole.
+    """
     result: list[Tensor | None] = [None] * len(loads)
-    for batch in batches_by_length(loads, limits):
-        for index, value in zip(batch, compute(batch), strict=True):
+    batches = list(batches_by_length(loads, limits))
+    for batch, values in zip(batches, share_out(batches, compute, team), strict=True):
+        for index, value in zip(batch, values, strict=True):
             result[index] = value
     return torch.stack([value for value in result if value is not None])
 

@@ -16,6 +16,7 @@ from models.batches import Batch, Limits, singly
 from models.losses import dpo, masked_mean
 from models.on_policy import POLICY
 from models.pairs import Pair, in_passes, pair_loads
+from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt
 from models.settings import DpoSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -45,6 +46,7 @@ def train_dpo(
     settings: DpoSettings,
     seed: int,
     journal: Journal,
+    team: Team = ALONE,
 ) -> Metrics:
     """Train a fresh adapter "policy" on preferences, from the last saved state on.
 
@@ -59,6 +61,7 @@ def train_dpo(
         settings: see DpoSettings.
         seed: of everything random.
         journal: keeps states and curves.
+        team: the workers that train together.
 
     Returns:
         The number of held-out pairs, and the same measures of them, each named held_out_*.
@@ -69,7 +72,8 @@ def train_dpo(
     lm.add_adapter(POLICY, settings.lora, seed)
     lm.use(POLICY)
     learns = {POLICY: lm.adapter_parameters(POLICY)}
-    trainer = Trainer(learns, {POLICY: settings.rate}, settings.max_norm, meters={POLICY: lm.meter})
+    rates = {POLICY: settings.rate}
+    trainer = Trainer(learns, rates, settings.max_norm, meters={POLICY: lm.meter}, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
@@ -78,23 +82,21 @@ def train_dpo(
         trainer.step += 1
         journal.log(trainer.step, metrics | {"learning_rate": settings.rate * factor})
         trainer.keep(journal, settings.save_every, settings.steps)
-    return _evaluate(lm, held_out, settings)
+    return _evaluate(lm, held_out, settings, team)
 
 
 def _update(
     trainer: Trainer, lm: VideoLM, pairs: Sequence[Pair[Prompt]], drawn: Sequence[int], settings: DpoSettings
 ) -> Metrics:
     """One optimiser step on the drawn pairs, a few of them at a time."""
-    compared: list[_Compared] = []
 
-    def part(places: list[int]) -> tuple[Tensor, Metrics]:
+    def part(places: list[int]) -> tuple[Tensor, _Compared]:
         one = _compare(lm, [pairs[drawn[i]] for i in places], settings)
-        compared.append(_Compared(one.loss.detach(), one.each))
-        return one.loss * (len(places) / len(drawn)), {}
+        return one.loss * (len(places) / len(drawn)), _Compared(one.loss.detach(), one.each)
 
     batch = Batch(singly(len(drawn)), lambda: pair_loads(lm.loads, [pairs[i] for i in drawn]))
-    stepped = trainer.update_in_parts(batch, part, _limits(settings), POLICY, drawn)
-    return _told(compared) | stepped
+    compared, norm = trainer.step_in_parts(batch, part, _limits(settings), POLICY, drawn)
+    return _told(compared) | {"gradient_norm": norm}
 
 
 def _limits(settings: DpoSettings) -> Limits:
@@ -153,8 +155,12 @@ def _told(compared: Sequence[_Compared]) -> Metrics:
 
 
 @torch.no_grad()
-def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings) -> Metrics:
+def _evaluate(lm: VideoLM, pairs: Sequence[Pair[Prompt]], settings: DpoSettings, team: Team) -> Metrics:
     if not pairs:
         return {"held_out_pairs": 0.0}
-    compared = [_compare(lm, some, settings) for some in in_passes(lm.loads, pairs, _limits(settings))]
+
+    def compare(places: Sequence[int]) -> _Compared:
+        return _compare(lm, [pairs[i] for i in places], settings)
+
+    compared = share_out(list(in_passes(lm.loads, pairs, _limits(settings))), compare, team)
     return {"held_out_pairs": float(len(pairs))} | {f"held_out_{key}": each for key, each in _told(compared).items()}

@@ -29,6 +29,7 @@ from models.on_policy import (
     sample,
     train_on_policy,
 )
+from models.parallel import ALONE, Team
 from models.rank_advantages import policy_ranks, rank_advantages
 from models.rankings import Group, Ranker, Ranking
 from models.reductions import Reduction
@@ -82,8 +83,8 @@ class Feedback(Protocol):
 class RewardFeedback:
     """A reward model scores the answers; what counts is the distance to the group."""
 
-    def __init__(self, scorer: Scorer, settings: GrpoSettings) -> None:
-        self._scorer, self._settings = scorer, settings
+    def __init__(self, scorer: Scorer, settings: GrpoSettings, team: Team = ALONE) -> None:
+        self._scorer, self._settings, self._team = scorer, settings, team
 
     def judge(
         self,
@@ -95,7 +96,7 @@ class RewardFeedback:
     ) -> Judged:
         settings = self._settings
         read = self._scorer.read(numbers, settings.samples)
-        raw = self._scorer.score(read, responses, limits_of(settings))
+        raw = self._scorer.score(read, responses, limits_of(settings), self._team)
         scores = penalised(
             raw,
             *lengths_and_ends(responses, raw.device),
@@ -179,7 +180,15 @@ class Grpo:
     Groups without contrast (all answers equal, say) are left out of the update: only the KL penalty would move there.
     """
 
-    def __init__(self, lm: VideoLM, feedback: Feedback, settings: GrpoSettings, questions: int, seed: int) -> None:
+    def __init__(
+        self,
+        lm: VideoLM,
+        feedback: Feedback,
+        settings: GrpoSettings,
+        questions: int,
+        seed: int,
+        team: Team = ALONE,
+    ) -> None:
         """`questions`: how many there are in all; with `reference` "epoch" each pass over them begins a new one."""
         self.lm, self.feedback, self.settings = lm, feedback, settings
         self._pass_length = questions
@@ -190,7 +199,8 @@ class Grpo:
             lm.add_adapter(REFERENCE, settings.lora, seed)  # B is zero: at first it is the model before training
             kept = {REFERENCE: lm.adapter_parameters(REFERENCE)}
         learns, rates = {POLICY: lm.adapter_parameters(POLICY)}, {POLICY: settings.rate}
-        self.trainer = Trainer(learns, rates, settings.max_norm, kept=kept, meters={POLICY: lm.meter})
+        meters = {POLICY: lm.meter}
+        self.trainer = Trainer(learns, rates, settings.max_norm, kept=kept, meters=meters, team=team)
 
     @torch.no_grad()
     def rollout(self, prompts: Sequence[Prompt], seed: int, numbers: Sequence[int]) -> tuple[GroupRollout, Metrics]:
@@ -202,7 +212,7 @@ class Grpo:
         if self.settings.reference == "epoch" and self._begins_pass():
             self.lm.copy_adapter(POLICY, REFERENCE)
         held_to = REFERENCE if self.settings.reference == "epoch" else None
-        sampled, metrics = sample(self.lm, numbers, prompts, self.settings, seed, held_to)
+        sampled, metrics = sample(self.lm, numbers, prompts, self.settings, seed, held_to, self.trainer.team)
         mean_logprobs = (sampled.old.sum(1) / sampled.mask.sum(1)).view(len(prompts), -1)
         judged = self.feedback.judge(numbers, sampled.prompts, sampled.responses, mean_logprobs, seed)
         self._tell(judged.dropped)
@@ -283,8 +293,9 @@ def train_grpo(
     journal: Journal,
     truth: Truth | None = None,
     iterations: range | None = None,
+    team: Team = ALONE,
 ) -> Grpo:
     """Train adapter "policy" of `lm` on the prompts; arguments as of models.ppo.train_ppo."""
-    grpo = Grpo(lm, feedback, settings, len(prompts), seed)
+    grpo = Grpo(lm, feedback, settings, len(prompts), seed, team)
     train_on_policy(grpo, prompts, settings, seed, journal, truth, iterations)
     return grpo

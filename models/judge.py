@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.batches import Limits, in_batches
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Preferred, Verdict
+from models.parallel import ALONE, Team
 from models.sequences import Prompt
 from models.templates import checked
 from models.video_lm import VideoLM
@@ -41,6 +42,7 @@ class LikelihoodJudge:
         reduction: Reduction = "sum",
         batch_size: int = 16,
         forward_tokens: int | None = None,
+        team: Team = ALONE,
     ) -> None:
         """Args:
             lm: the model that judges.
@@ -50,6 +52,7 @@ class LikelihoodJudge:
             reduction: "mean" divides a score by the answer's number of tokens.
             batch_size: answers scored together.
             forward_tokens: the most tokens of a forward, padding included; None: any number.
+            team: the workers that judge the same comparisons together.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one.
@@ -59,7 +62,7 @@ class LikelihoodJudge:
         self._context_text = checked(context_text, "context", "question")
         self._tie_margin = tie_margin
         self._reduction = reduction
-        self._limits = Limits(batch_size, forward_tokens)
+        self._limits, self._team = Limits(batch_size, forward_tokens), team
         self._unsaid = set(lm.suppressed)
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict | NoVerdict]:
@@ -92,7 +95,7 @@ class LikelihoodJudge:
             return total / mask.sum(1) if self._reduction == "mean" else total
 
         loads = self._lm.loads(prompts, answers)
-        totals: list[float] = in_batches(score, loads, self._limits).tolist() if loads else []
+        totals: list[float] = in_batches(score, loads, self._limits, self._team).tolist() if loads else []
         return totals
 
     def _verdict(self, comparison: Comparison, scores: dict[_Asked, float]) -> Verdict | NoVerdict:
@@ -127,6 +130,7 @@ class VerdictJudge:
         batch_size: int = 16,
         forward_tokens: int | None = None,
         choices: tuple[str, str] = ("A", "B"),
+        team: Team = ALONE,
     ) -> None:
         """Args:
             lm: the model that judges.
@@ -137,6 +141,7 @@ class VerdictJudge:
             batch_size: prompts a forward.
             forward_tokens: the most tokens of a forward, padding included; None: any number.
             choices: the replies that the texts ask for, when the answer shown first is better and when the second is.
+            team: the workers that judge the same comparisons together.
 
         Raises:
             ValueError: a text lacks a placeholder or has an unknown one, or a choice is not one token of this model.
@@ -146,7 +151,7 @@ class VerdictJudge:
         self._context_text = checked(context_text, "context", "question", "a", "b")
         self._tie_share = _sigmoid(tie_margin) - 0.5
         self._min_choice_mass = min_choice_mass
-        self._limits = Limits(batch_size, forward_tokens)
+        self._limits, self._team = Limits(batch_size, forward_tokens), team
         self._choices = [_choice_token(lm, word) for word in choices]
         self._words = " and ".join(choices)
 
@@ -173,7 +178,7 @@ class VerdictJudge:
             return self._lm.logits(hidden.before_response[:, 0]).double().log_softmax(-1)[:, self._choices]
 
         loads = self._lm.loads(prompts, [self._choices[:1]] * len(prompts))
-        letters: list[list[float]] = in_batches(read, loads, self._limits).tolist() if loads else []
+        letters: list[list[float]] = in_batches(read, loads, self._limits, self._team).tolist() if loads else []
         return letters
 
     def _verdict(self, a_first: list[float], a_second: list[float]) -> Verdict | NoVerdict:

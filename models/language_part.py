@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from models.parallel import is_partitioned
+
 if TYPE_CHECKING:
     from models.sequences import Prompt
     from models.video_lm import VideoLM
@@ -24,8 +26,14 @@ def check_plain(lm: VideoLM) -> None:
     """Refuse a model whose language part is no checkpoint by itself, or needs more of a prompt than its embeddings.
 
     Raises:
-        ValueError: positions in several axes, visual tokens that enter deeper layers too, or weights in few bits.
+        ValueError: positions in several axes, visual tokens that enter deeper layers too, or weights in few bits or
+            divided among workers.
     """
+    if is_partitioned(lm.core):
+        raise ValueError(
+            "A base that is divided among workers cannot be handed to another engine: set engine to transformers, or "
+            "run.strategy to ddp or zero2."
+        )
     if not all(parameter.is_floating_point() for parameter in lm.core.parameters()):
         raise ValueError(
             "A base in few bits cannot be handed to another engine: load it whole, or set engine to transformers."

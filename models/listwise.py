@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from models.batches import Limits, batches_by_length, sampling_loads
 from models.orders import LABELS, OrderError, parse_order
+from models.parallel import ALONE, Team, share_out
 from models.rankings import Group, NoRanking, Ranking, all_equal, average_ranks, spread
-from models.sequences import Footage, Prompt
+from models.sequences import Footage, Prompt, Response
 from models.settings import Sampling
 from models.templates import checked
 from models.training import step_rng
@@ -36,11 +37,11 @@ class Speaker(Protocol):
 class LocalSpeaker:
     """A video model on this machine."""
 
-    def __init__(self, lm: VideoLM, sampling: Sampling, *, batch_size: int = 16) -> None:
-        """`batch_size`: texts that are replied to together."""
+    def __init__(self, lm: VideoLM, sampling: Sampling, *, batch_size: int = 16, team: Team = ALONE) -> None:
+        """`batch_size`: texts that are replied to together; `team`: the workers that reply to the same texts."""
         self._lm = lm
         self._sampling = sampling
-        self._batch_size = batch_size
+        self._batch_size, self._team = batch_size, team
 
     def reply(self, texts: Sequence[str], frames: Sequence[Footage], seed: int) -> list[Reply]:
         replies: dict[int, Reply] = {}
@@ -52,10 +53,15 @@ class LocalSpeaker:
                 replies[number] = Reply("", str(error))
         asked = list(prompts)
         loads = sampling_loads([prompts[i] for i in asked], 1, self._sampling.max_new_tokens)
-        for step, places in enumerate(batches_by_length(loads, Limits(self._batch_size))):
-            batch = [asked[place] for place in places]
-            said = self._lm.generate([prompts[i] for i in batch], self._sampling, seed=_seed(seed, step))
-            cut = f"the reply was cut at {self._sampling.max_new_tokens} tokens"
+        batches = batches_by_length(loads, Limits(self._batch_size))
+        numbered = [(step, [asked[place] for place in places]) for step, places in enumerate(batches)]
+
+        def say(job: tuple[int, list[int]]) -> list[list[Response]]:
+            step, batch = job
+            return self._lm.generate([prompts[i] for i in batch], self._sampling, seed=_seed(seed, step))
+
+        cut = f"the reply was cut at {self._sampling.max_new_tokens} tokens"
+        for (_, batch), said in zip(numbered, share_out(numbered, say, self._team), strict=True):
             for i, (response,) in zip(batch, said, strict=True):
                 replies[i] = Reply(response.text, None if response.finished else cut)
         return [replies[number] for number in range(len(texts))]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.batches import Batch, Limits, Load, cut, sampling_loads, singly
 from models.losses import masked_mean
 from models.monitors import Monitors, repetition
+from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt, Response
 from models.settings import PolicySettings
 from models.training import Journal, Metrics, Trainer, TrainingError, linear_schedule, passes, step_rng
@@ -74,6 +75,7 @@ def sample(
     settings: PolicySettings,
     seed: int,
     reference: str | None = None,
+    team: Team = ALONE,
 ) -> tuple[Sampled, Metrics]:
     """Sample from adapter "policy" and compute every token's log-probability.
 
@@ -84,40 +86,46 @@ def sample(
         settings: how many answers, and how they are drawn.
         seed: of the draw.
         reference: the adapter that is the reference; None: the model without any.
+        team: the workers that do it together; each gets all of it.
 
     Raises:
         TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
     """
     lm.engine(settings.engine).refresh(POLICY)
-    responses = _draw(lm, prompts, settings, seed)
+    responses = _draw(lm, prompts, settings, seed, team)
     repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
-    old, mask = _logprobs(lm, POLICY, repeated, responses, settings)
-    frozen, _ = _logprobs(lm, reference, repeated, responses, settings)
+    old, mask = _logprobs(lm, POLICY, repeated, responses, settings, team)
+    frozen, _ = _logprobs(lm, reference, repeated, responses, settings, team)
     owners = [number for number in numbers for _ in range(settings.samples)]
     sampled = Sampled(owners, repeated, responses, old, frozen, mask)
     return sampled, _described(sampled) | _checked(sampled, settings)
 
 
-def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int) -> list[Response]:
-    """Every prompt's answers side by side, within the limits of a pass."""
+def _draw(lm: VideoLM, prompts: Sequence[Prompt], settings: PolicySettings, seed: int, team: Team) -> list[Response]:
+    """Every prompt's answers side by side, within the limits of a pass; each pass has a seed of its own."""
     loads = sampling_loads(prompts, settings.samples, settings.sampling.max_new_tokens)
     limits = Limits(max(1, settings.forward_batch // settings.samples), settings.forward_tokens)
-    groups = [
-        group
-        for some in cut(singly(len(prompts)), loads, limits)
-        for group in lm.engine(settings.engine).generate(
+
+    def draw(some: list[int]) -> list[list[Response]]:
+        return lm.engine(settings.engine).generate(
             [prompts[i] for i in some],
             settings.sampling,
             n=settings.samples,
             seed=seed + some[0],
             logprobs=True,
         )
-    ]
-    return [response for group in groups for response in group]
+
+    batches = share_out(list(cut(singly(len(prompts)), loads, limits)), draw, team)
+    return [response for groups in batches for group in groups for response in group]
 
 
 def _logprobs(
-    lm: VideoLM, adapter: str | None, prompts: list[Prompt], responses: list[Response], settings: PolicySettings
+    lm: VideoLM,
+    adapter: str | None,
+    prompts: list[Prompt],
+    responses: list[Response],
+    settings: PolicySettings,
+    team: Team,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and mask [B, R] under one adapter, or under none."""
     temperature = settings.sampling.temperature
@@ -128,9 +136,9 @@ def _logprobs(
     loads, limits = lm.loads(prompts, [response.ids for response in responses]), limits_of(settings)
     if adapter is None:
         with lm.reference():
-            return tuple(in_columns(compute, loads, limits))  # type: ignore[return-value]
+            return tuple(in_columns(compute, loads, limits, team))  # type: ignore[return-value]
     lm.use(adapter)
-    return tuple(in_columns(compute, loads, limits))  # type: ignore[return-value]
+    return tuple(in_columns(compute, loads, limits, team))  # type: ignore[return-value]
 
 
 def limits_of(settings: PolicySettings) -> Limits:
@@ -139,10 +147,13 @@ def limits_of(settings: PolicySettings) -> Limits:
 
 
 def in_columns(
-    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], loads: Sequence[Load], limits: Limits
+    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], loads: Sequence[Load], limits: Limits, team: Team = ALONE
 ) -> list[Tensor]:
-    """Tensors [B, R] of all rows, in their order and within the limits, padded with 0 (False) to the longest."""
-    parts = [compute(some) for some in cut(singly(len(loads)), loads, limits)]
+    """Tensors [B, R] of all rows, in their order and within the limits, padded with 0 (False) to the longest.
+
+    Each worker of `team` computes its share of the passes; all get the whole.
+    """
+    parts = share_out(list(cut(singly(len(loads)), loads, limits)), compute, team)
     width = max(part[0].shape[1] for part in parts)
     return [
         torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])

@@ -33,12 +33,17 @@ def pair_loads(loads_of: LoadsOf[AnyPrompt_co], pairs: Sequence[Pair[AnyPrompt_c
 
 def in_passes(
     loads_of: LoadsOf[AnyPrompt_co], pairs: Sequence[Pair[AnyPrompt_co]], limits: Limits
-) -> Iterator[list[Pair[AnyPrompt_co]]]:
-    """The pairs in the order given, as many as go through a model at once; `limits` count a pair as one answer.
+) -> Iterator[list[int]]:
+    """The places of the pairs of each pass, in the order given; `limits` count a pair as one answer.
 
-    No more are in memory than that: pairs may be made when they are asked for.
+    Pairs may be made when they are asked for: no more are in memory than may go through a model at once, and none is
+    asked for where tokens are not counted.
     """
     for start in range(0, len(pairs), limits.answers):
-        some = [pairs[i] for i in range(start, min(start + limits.answers, len(pairs)))]
-        for places in cut(singly(len(some)), pair_loads(loads_of, some), limits):
+        some = range(start, min(start + limits.answers, len(pairs)))
+        if limits.tokens is None:
+            yield list(some)
+            continue
+        loads = pair_loads(loads_of, [pairs[i] for i in some])
+        for places in cut(singly(len(some)), loads, limits):
             yield [some[i] for i in places]

@@ -35,6 +35,7 @@ from models.on_policy import (
     sample,
     train_on_policy,
 )
+from models.parallel import ALONE, Team
 from models.reductions import Reduction
 from models.reward_model import RewardPrompt, Scorer
 from models.sequences import Prompt, Response
@@ -66,7 +67,7 @@ class Rollout(Sampled):
 class Ppo:
     """The algorithm: `rollout` samples and scores, `update` learns."""
 
-    def __init__(self, lm: VideoLM, scorer: Scorer, settings: PpoSettings, seed: int) -> None:
+    def __init__(self, lm: VideoLM, scorer: Scorer, settings: PpoSettings, seed: int, team: Team = ALONE) -> None:
         """Raises:
         ValueError: policy and reward model have different vocabularies, so that a critic would value other tokens.
         """
@@ -89,6 +90,7 @@ class Ppo:
             {POLICY: settings.rate, VALUE: settings.value_rate},
             settings.max_norm,
             meters={POLICY: lm.meter, VALUE: critic.meter},
+            team=team,
         )
 
     @torch.no_grad()
@@ -99,7 +101,7 @@ class Ppo:
             TrainingError: sampling and training disagree on log-probabilities, or too many answers were cut.
         """
         settings = self.settings
-        sampled, metrics = sample(self.lm, numbers, prompts, settings, seed)
+        sampled, metrics = sample(self.lm, numbers, prompts, settings, seed, team=self.trainer.team)
         read = self.scorer.read(numbers, settings.samples)
         values = self._all_values(read, sampled.responses)
         rewards, raw = self._rewards(read, sampled.responses)
@@ -179,12 +181,12 @@ class Ppo:
             return (self._values(hidden.before_response) * hidden.response_mask,)
 
         loads = self.critic.loads(prompts, [response.ids for response in responses])
-        (values,) = in_columns(compute, loads, limits_of(self.settings))
+        (values,) = in_columns(compute, loads, limits_of(self.settings), self.trainer.team)
         return values
 
     def _rewards(self, prompts: list[RewardPrompt], responses: list[Response]) -> tuple[Tensor, Tensor]:
         """Rewards [B] as they are learned from, and as the reward model gave them."""
-        raw = self.scorer.score(prompts, responses, limits_of(self.settings))
+        raw = self.scorer.score(prompts, responses, limits_of(self.settings), self.trainer.team)
         numbers = self.trainer.numbers
         if self.settings.normalise_rewards:
             numbers.setdefault(MEAN, float(raw.mean()))
@@ -208,6 +210,7 @@ def train_ppo(
     journal: Journal,
     truth: Truth | None = None,
     iterations: range | None = None,
+    team: Team = ALONE,
 ) -> Ppo:
     """Train adapter "policy" of `lm` on the prompts.
 
@@ -220,8 +223,9 @@ def train_ppo(
         journal: keeps states and curves.
         truth: measures the rollouts against the truth where it is known, for the curves only.
         iterations: those to make, by a scorer that need not be that of the ones before; None: all.
+        team: the workers that train together.
     """
-    ppo = Ppo(lm, scorer, settings, seed)
+    ppo = Ppo(lm, scorer, settings, seed, team)
     train_on_policy(ppo, prompts, settings, seed, journal, truth, iterations)
     return ppo
 

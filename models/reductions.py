@@ -1,7 +1,7 @@
 """How a loss per token becomes one number: three conventions, each exact over micro-batches and workers.
 
-A batch may be cut into micro-batches (gradients add up) or over workers (gradients are averaged). The loss of a part is
-its weighted sum divided by the count of the *whole* batch, so the parts' losses add up to the batch's: one batch of 8
+A batch may be cut into micro-batches, on one worker or on several; their gradients add up. The loss of a part is its
+weighted sum divided by the count of the *whole* batch, so the parts' losses add up to the batch's: one batch of 8
 equals 8 of 1, whatever the lengths. A part that divided by its own count would weigh short answers differently in
 every cut.
 
@@ -29,13 +29,11 @@ class Reduction:
             (Dr. GRPO, https://arxiv.org/abs/2503.20783 section 3.1).
         length: the constant length of `constant`, in tokens; unused by the others.
         whole: the count of the whole batch, all micro-batches and workers together; None: the part is the whole.
-        workers: over how many workers gradients are averaged afterwards; the loss is multiplied by it.
     """
 
     name: ReductionName = "token"
     length: int | None = None
     whole: float | None = None
-    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.name == "constant" and self.length is None:
@@ -58,7 +56,7 @@ class Reduction:
         if self.name == "sequence":
             weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
         count = self.count(mask) if self.whole is None else self.whole
-        return (values * weights).sum() * self.workers / torch.as_tensor(count, dtype=values.dtype)
+        return (values * weights).sum() / torch.as_tensor(count, dtype=values.dtype)
 
 
 PER_TOKEN = Reduction()

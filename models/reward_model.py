@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import Limits, Load, in_batches
+from models.parallel import ALONE, Team
 from models.sequences import Footage, Prompt, Response
 from models.settings import RewardForm
 from models.video_lm import VideoLM
@@ -86,12 +87,19 @@ class RewardModel:
         return rewards + self.form.likelihood_scale * (logprobs * said).sum(1) / said.sum(1)
 
     @torch.no_grad()
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:
-        """Rewards [N] without gradients, in batches of like length."""
-        loads = self.loads(prompts, responses)
-        return in_batches(
-            lambda batch: self.score([prompts[i] for i in batch], [responses[i] for i in batch]), loads, limits
-        )
+    def score_all(
+        self,
+        prompts: Sequence[RewardPrompt],
+        responses: Sequence[Sequence[int]],
+        limits: Limits,
+        team: Team = ALONE,
+    ) -> Tensor:
+        """Rewards [N] without gradients, in batches of like length that the workers of `team` share."""
+
+        def compute(batch: Sequence[int]) -> Tensor:
+            return self.score([prompts[i] for i in batch], [responses[i] for i in batch])
+
+        return in_batches(compute, self.loads(prompts, responses), limits, team)
 
     def loads(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]]) -> list[Load]:
         """What each answer adds to a forward pass (models.batches)."""
@@ -145,7 +153,9 @@ class Scorer:
         """The prompt of each question `samples` times, side by side."""
         return [prompt for number in numbers for prompt in [self._prompts[number]] * samples]
 
-    def score(self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], limits: Limits) -> Tensor:
+    def score(
+        self, prompts: Sequence[RewardPrompt], responses: Sequence[Response], limits: Limits, team: Team = ALONE
+    ) -> Tensor:
         """Rewards [B] of answers that a policy sampled, whatever its tokenizer.
 
         An answer that was sampled twice is scored once: rounding would tell equals apart, and groups of equals would
@@ -154,7 +164,8 @@ class Scorer:
         keys = [(id(prompt), self._ids(response)) for prompt, response in zip(prompts, responses, strict=True)]
         place = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         known = {id(prompt): prompt for prompt in prompts}
-        rewards = self.reward.score_all([known[key] for key, _ in place], [ids for _, ids in place], limits)
+        asked = [known[key] for key, _ in place], [ids for _, ids in place]
+        rewards = self.reward.score_all(*asked, limits, team)
         return rewards[[place[key] for key in keys]]
 
     def _ids(self, response: Response) -> tuple[int, ...]:

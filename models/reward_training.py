@@ -10,6 +10,7 @@ from torch import Tensor
 from models.batches import Batch, Limits, singly
 from models.losses import bradley_terry
 from models.pairs import Pair, in_passes, pair_loads
+from models.parallel import ALONE, Team, share_out
 from models.reward_model import ADAPTER, RewardModel, RewardPrompt
 from models.settings import RewardSettings
 from models.training import Journal, Metrics, Trainer, linear_schedule, passes
@@ -30,6 +31,7 @@ def train_reward_model(
     settings: RewardSettings,
     seed: int,
     journal: Journal,
+    team: Team = ALONE,
 ) -> None:
     """Train adapter and head of a reward model on preferences.
 
@@ -39,13 +41,15 @@ def train_reward_model(
         settings: see RewardSettings.
         seed: of the order of the pairs.
         journal: keeps states and curves.
+        team: the workers that train together.
     """
     lm = reward.lm
     lm.use(ADAPTER)
     weights = lm.adapter_parameters(ADAPTER) | {f"head.{key}": value for key, value in reward.head.named_parameters()}
     # The pull to the centre is of each pass's mean, so with it passes must not hang on how much memory there is.
     meter = None if settings.centering else lm.meter
-    trainer = Trainer({ADAPTER: weights}, {ADAPTER: settings.rate}, settings.max_norm, meters={ADAPTER: meter})
+    rates = {ADAPTER: settings.rate}
+    trainer = Trainer({ADAPTER: weights}, rates, settings.max_norm, meters={ADAPTER: meter}, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
         factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
@@ -82,12 +86,18 @@ def _update(
 
 
 @torch.no_grad()
-def score_pairs(reward: RewardModel, pairs: Sequence[RewardPair], limits: Limits) -> tuple[Tensor, Tensor]:
+def score_pairs(
+    reward: RewardModel, pairs: Sequence[RewardPair], limits: Limits, team: Team = ALONE
+) -> tuple[Tensor, Tensor]:
     """Rewards of the chosen and of the rejected answers, [N] each, without gradients; N at least 1.
 
     `limits` count a pair as one answer.
     """
-    scored = [_score(reward, some) for some in in_passes(reward.loads, pairs, limits)]
+
+    def scores(places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return _score(reward, [pairs[i] for i in places])
+
+    scored = share_out(list(in_passes(reward.loads, pairs, limits)), scores, team)
     chosen, rejected = (torch.cat(column) for column in zip(*scored, strict=True))
     return chosen, rejected
 

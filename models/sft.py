@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.batches import Batch, Limits, singly
 from models.losses import next_token_loss
+from models.parallel import ALONE, Team
 from models.reductions import Reduction
 from models.sequences import Prompt
 from models.settings import SftSettings
@@ -26,8 +27,15 @@ class Example:
     response: tuple[int, ...]
 
 
-def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, seed: int, journal: Journal) -> float:
-    """Train adapter "policy" of `lm` on the examples.
+def train_sft(
+    lm: VideoLM,
+    examples: Sequence[Example],
+    settings: SftSettings,
+    seed: int,
+    journal: Journal,
+    team: Team = ALONE,
+) -> float:
+    """Train adapter "policy" of `lm` on the examples, together with the other workers of `team`.
 
     Returns:
         The loss of the last step.
@@ -39,6 +47,7 @@ def train_sft(lm: VideoLM, examples: Sequence[Example], settings: SftSettings, s
         {ADAPTER: settings.rate},
         settings.max_norm,
         meters={ADAPTER: lm.meter},
+        team=team,
     )
     trainer.resume(journal)
     while trainer.step < settings.steps:

@@ -11,15 +11,18 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.batches import Batch, Limits
+from models.parallel import ALONE, Team, share_out
 from models.room import MemoryMeter, Room
 
+Part = TypeVar("Part")
+Told = TypeVar("Told")
 Metrics = dict[str, float]
 
 
@@ -61,6 +64,7 @@ class Trainer:
     Attributes:
         step: steps done.
         numbers: further state, saved as JSON.
+        team: the workers that train together; on each the same steps are taken.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Trainer:
         max_norm: float,
         kept: dict[str, dict[str, nn.Parameter]] | None = None,
         meters: Mapping[str, MemoryMeter | None] | None = None,
+        team: Team = ALONE,
     ) -> None:
         """Args:
         groups: parameters that learn, by the group's name.
@@ -77,24 +82,32 @@ class Trainer:
         max_norm: gradients of a group are clipped to this norm.
         kept: groups of parameters that do not learn here and change all the same: they are saved and loaded too.
         meters: tell how much fits into memory, for groups whose steps are cut by that (models.room).
+        team: the workers that train together.
+
+        Raises:
+            ValueError: several workers are to cut their steps by what each of them measures.
         """
         self.groups = groups
+        self.team = team
         self._saved = groups | (kept or {})
         self.rates = rates
         self.max_norm = max_norm
         self._rooms = {name: Room(name, meter) for name, meter in (meters or {}).items() if meter is not None}
+        if self._rooms and team.size > 1:
+            raise ValueError(
+                f"{team.size} workers must cut a step alike, but by models.fit_memory each would cut it by what fits "
+                "into its own GPU: set that to false, and forward_tokens to what fits."
+            )
         self.step = 0
         self.numbers: dict[str, float] = {}
-        self._optimizers = {
-            name: torch.optim.AdamW(parameters.values(), lr=rates[name], weight_decay=0.0)
-            for name, parameters in groups.items()
+        self._learners = {
+            name: team.learner([*parameters.values()], rates[name], max_norm) for name, parameters in groups.items()
         }
 
     def set_rates(self, factor: float) -> None:
         """Set every group's learning rate to `factor` times its own."""
-        for name, optimizer in self._optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.rates[name] * factor
+        for name, learner in self._learners.items():
+            learner.set_rate(self.rates[name] * factor)
 
     def update(self, loss: Tensor, group: str, items: Sequence[int]) -> float:
         """One optimiser step of a group.
@@ -110,7 +123,9 @@ class Trainer:
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        return self._step(group, items, *_added_up([(loss, {})]))["gradient_norm"]
+        learner = self._learners[group]
+        share_out([loss], learner.add, self.team, idle=lambda same: learner.add(same * 0))
+        return self._step(group, items, loss.item())
 
     def update_in_parts(
         self,
@@ -120,70 +135,117 @@ class Trainer:
         group: str,
         items: Sequence[int],
     ) -> Metrics:
-        """One optimiser step of a group on gradients that are added up over the parts of a batch.
+        """The same as `step_in_parts` where what is told of a part is its share of some metrics.
+
+        Returns:
+            What is told, summed over the parts, and `gradient_norm`, before clipping.
+        """
+        each, norm = self.step_in_parts(batch, part, limits, group, items)
+        told = dict[str, float]()
+        for metrics in each:
+            for name, value in metrics.items():
+                told[name] = told.get(name, 0.0) + value
+        return {**told, "gradient_norm": norm}
+
+    def step_in_parts(
+        self,
+        batch: Batch,
+        part: Callable[[list[int]], tuple[Tensor, Told]],
+        limits: Limits,
+        group: str,
+        items: Sequence[int],
+    ) -> tuple[list[Told], float]:
+        """One optimiser step of a group on gradients that are added up over the parts of a batch, and over workers.
 
         Args:
-            batch: what is learned from.
-            part: the share of the loss, and of what is told, of these places of the batch; its memory is free before
-                the next is asked for.
+            batch: what is learned from, the same on every worker: each computes its share of the parts.
+            part: the share of the loss of these places of the batch, and what is told of them; its memory is free
+                before the next is asked for.
             limits: of a part.
             group: of parameters.
             items: numbers of the pairs or questions that the batch is made of.
 
         Returns:
-            What is told, summed over the parts, and `gradient_norm`, before clipping.
+            What is told of every part, in their order, and the gradient norm before clipping.
 
         Raises:
             NotFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        room = self._rooms.get(group)
-        if room is None:
-            return self._step(group, items, *_added_up(map(part, batch.passes(limits))))
+        learner = self._learners[group]
+
+        def add(places: list[int]) -> tuple[float, Told]:
+            loss, told = part(places)
+            learner.add(loss)
+            return loss.item(), told
+
+        if group in self._rooms:
+            done = self._in_room(batch, add, limits, group)
+        else:
+            parts = batch.passes(limits)
+            done = share_out(parts, add, self.team, idle=lambda places: learner.add(part(places)[0] * 0))
+        return [told for _, told in done], self._step(group, items, sum((loss for loss, _ in done), 0.0))
+
+    def _in_room(self, batch: Batch, add: Callable[[list[int]], Part], limits: Limits, group: str) -> list[Part]:
+        """What `add` gives for each part, cut by what fits into memory; from the beginning where it runs out."""
+        room = self._rooms[group]
         while True:
             try:
-                sums = _added_up(map(part, room.passes(batch, limits)))
+                return [add(places) for places in room.passes(batch, limits)]
             except Exception as error:
                 if not room.shrinks(error):
                     raise
-                # Once more from the beginning: a backward pass that broke off may have left half of its gradient.
-                self._optimizers[group].zero_grad(set_to_none=True)
-            else:
-                return self._step(group, items, *sums)
+                # A backward pass that broke off may have left half of its gradient.
+                self._learners[group].drop()
 
-    def _step(self, group: str, items: Sequence[int], total: float, told: Metrics) -> Metrics:
-        norm = float(nn.utils.clip_grad_norm_(self.groups[group].values(), self.max_norm))
-        finite = math.isfinite(total) and math.isfinite(norm)
-        if finite:
-            self._optimizers[group].step()
-        self._optimizers[group].zero_grad(set_to_none=True)
-        if not finite:
+    def _step(self, group: str, items: Sequence[int], total: float) -> float:
+        norm = self._learners[group].step(math.isfinite(total))
+        if not (math.isfinite(total) and math.isfinite(norm)):
             raise NotFiniteError(
                 f"{group}: loss {total} and gradient norm {norm} after {self.step} steps are not finite. "
                 "Lower the learning rate; the last saved state is kept.",
                 items,
             )
-        return {**told, "gradient_norm": norm}
+        return norm
 
     def resume(self, journal: Journal) -> None:
-        """Continue from the journal's last state, if it has one."""
+        """Continue from the journal's last state, if it has one.
+
+        Raises:
+            TrainingError: the workers did not find the same state.
+        """
         if (state := journal.resume()) is not None:
             self.load(state)
+        # Nobody goes on, and so nobody saves another state, before all have read this one.
+        if len(found := {*self.team.gather(self.step)}) > 1:
+            raise TrainingError(
+                f"The workers begin after {sorted(found)} steps: not all of them see the same lake. Give every machine "
+                "the same address of it (run.lake)."
+            )
 
     def keep(self, journal: Journal, every: int, last: int, *, now: bool = False) -> None:
-        """Save a state after each `every` steps, after the last one, and `now`."""
-        if now or self.step % every == 0 or self.step == last:
+        """Save a state after each `every` steps, after the last one, and `now`; the first worker writes it."""
+        if not now and self.step % every and self.step != last:
+            return
+        tensors = self._tensors()
+        if self.team.rank == 0:
             with tempfile.TemporaryDirectory() as folder:
-                self.save(Path(folder))
+                self._write(Path(folder), tensors)
                 journal.save(self.step, Path(folder))
 
     def save(self, folder: Path) -> None:
-        """Write weights, moments and numbers: state.safetensors and state.json."""
+        """Write weights, moments and numbers: state.safetensors and state.json. Every worker must ask."""
+        self._write(folder, self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self._saved.items() for key, value in p.items()}
+        for name, learner in self._learners.items():
+            for index, moments in learner.moments().items():
+                tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
+        return tensors
+
+    def _write(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save_file
 
-        tensors = {f"weight/{g}/{key}": value.detach() for g, p in self._saved.items() for key, value in p.items()}
-        for name, optimizer in self._optimizers.items():
-            for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"moment/{name}/{index}/{key}": value for key, value in moments.items()}
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps({"step": self.step, "numbers": self.numbers}, sort_keys=True))
 
@@ -198,24 +260,13 @@ class Trainer:
             for name, parameters in self._saved.items():
                 for key, parameter in parameters.items():
                     parameter.copy_(tensors[f"weight/{name}/{key}"])
-        for name, optimizer in self._optimizers.items():
+        for name, learner in self._learners.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 kind, group, *rest = key.split("/")
                 if kind == "moment" and group == name:
                     moments.setdefault(int(rest[0]), {})[rest[1]] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-
-
-def _added_up(parts: Iterable[tuple[Tensor, Metrics]]) -> tuple[float, Metrics]:
-    """Adds up the parts' gradients; gives the sums of their losses and of what they tell."""
-    total, told = 0.0, dict[str, float]()
-    for loss, metrics in parts:
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-        for name, value in metrics.items():
-            told[name] = told.get(name, 0.0) + value
-    return total, told
+            learner.restore(moments)
 
 
 def linear_schedule(step: int, steps: int, *, warmup: int, final: float) -> float:

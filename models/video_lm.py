@@ -24,6 +24,7 @@ from models.loading import load_checkpoint
 from models.memory import LATEST
 from models.meter import METER
 from models.packing import pack_answers
+from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
 from models.prompting import new_prompt
 from models.quantization import Quantization
@@ -72,6 +73,7 @@ class VideoLM:
         device: str = "cpu",
         dtype: str = "float32",
         quantization: Quantization = "none",
+        team: Team = ALONE,
     ) -> VideoLM:
         """Load a checkpoint.
 
@@ -83,6 +85,7 @@ class VideoLM:
             device: torch device.
             dtype: torch dtype by name.
             quantization: whether the language model's weights are kept in four bits (models.quantization).
+            team: the workers that use it together; each may keep a part of it only.
 
         Raises:
             ValueError: as of models.loading.load_checkpoint; or an adapter does not fit.
@@ -92,6 +95,7 @@ class VideoLM:
             adapted = cls(model, processor)
             adapted.load_adapter("merged", folder)
             model = adapted.model.merge_and_unload()
+        team.partition(model)
         lm = cls(model if quantization != "none" else model.to(device), processor)
         if adapter is not None:
             lm.load_adapter("policy", adapter)
@@ -153,7 +157,7 @@ class VideoLM:
 
     @property
     def _copies(self) -> bool:
-        return self.sampling_copy and not self.quantized
+        return self.sampling_copy and not self.quantized and not is_partitioned(self.core)
 
     def _plain(self, merged: bool) -> Any:
         """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
@@ -222,6 +226,7 @@ class VideoLM:
             suppress_tokens=self.suppressed,
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
+            synced_gpus=is_partitioned(self.core),
             **drawing.arguments,
         )
         tokens = out[:, start.length :]
@@ -394,8 +399,8 @@ class VideoLM:
     def merge_into_twin(self, name: str) -> None:
         """Refresh the plain copy that samples for adapter `name`; the frozen base is never written to.
 
-        The copy shares every weight that no adapter touches. Without one (`sampling_copy`, or a base in four bits)
-        adapter `name` is switched on instead, and the model itself samples.
+        The copy shares every weight that no adapter touches. Without one (`sampling_copy`; a base in four bits, or
+        divided among workers) adapter `name` is switched on instead, and the model itself samples.
         """
         if self._copies:
             self._twin = merged_twin(self.core, self._twin, name)

@@ -14,7 +14,7 @@ from tasks.decided import by_content, decided, pairs_to_learn
 from tasks.fanout import derive_seed
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult
-from tasks.training import PROBED, LakeJournal, Questions, Trainer, Training, train
+from tasks.training import PROBED, Questions, Trainer, Training, train
 
 
 class DpoConfig(BaseModel):
@@ -120,13 +120,13 @@ class TrainDpo(Trainer):
         from models.on_policy import POLICY
 
         training, config = self.training, self.training.config
-        lm = training.model.load(lake)
+        lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
         pairs = decided(lake, training.preferences)
         kept, held = pairs_to_learn(pairs, config.training.held_out, lm, questions.prompt)
         self.learned_from = kept.rows
-        metrics = train_dpo(lm, kept, held, config.training, training.seed, LakeJournal(lake, training))
+        metrics = train_dpo(lm, kept, held, config.training, training.seed, self.journal(lake), self.team)
         longest = max(len(kept[i].chosen) for i in range(min(PROBED, len(kept))))
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, longest)
         blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))

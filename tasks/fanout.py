@@ -2,6 +2,7 @@
 
 import hashlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,14 @@ from typing import Any, Self
 from tasks.cluster import RayKeeper
 from tasks.expense import Bill
 from tasks.stopwatch import Stopwatch
+from tasks.train_workers import GroupCancelled, Order, TrainingGroup, TrainingWorkers
 from tasks.worker import (
     Outcome,
     OutOfMemory,
     Processor,
     ProcessorError,
     StageFailure,
+    contract_breach,
     derive_seed,
     last_item_done,
     next_item,
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 POLL_S = 0.2
+ONE_WORKER = TrainingWorkers()
 
 
 class _CallFailed(Exception):
@@ -70,7 +74,7 @@ class _Job:
     results: queue.Queue["tuple[Unit, list[Outcome]] | Exception"]
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    busy: set[Worker] = field(default_factory=set)
+    busy: set[Worker | TrainingGroup] = field(default_factory=set)
     clock: Stopwatch = field(default_factory=Stopwatch)
     bill: Bill = field(default_factory=Bill)
     whole_stage: bool = False  # No item may be blamed: a call that fails ends the stage.
@@ -94,23 +98,30 @@ class WorkerPool:
         gpus_per_worker: float = 0,
         max_attempts: int = 3,
         environment: dict[str, str] | None = None,
+        training: TrainingWorkers = ONE_WORKER,
     ) -> None:
         """`max_attempts`: so often may a worker die while it loads a processor; once less on one call.
 
-        `environment`: variables that the workers' processes are given; never written anywhere.
+        `environment`: variables that the workers' processes are given; never written anywhere. `training`: how many of
+        the workers a training takes; while it runs as a group of its own, they have no processes.
         """
+        if training.count > workers or (training.count > 1 and gpus_per_worker % 1):
+            raise ValueError(
+                f"a training cannot take {training.count} of {workers} workers with {gpus_per_worker:g} GPUs each: it "
+                "needs as many workers, and whole GPUs"
+            )
         if workers < 1 or max_attempts < 2:
             raise ValueError(
                 f"workers must be at least 1 and max_attempts at least 2, not {workers} and {max_attempts}"
             )
         self.workers = workers
         self.max_attempts = max_attempts
-        self._gpus = gpus_per_worker
-        self._all = [Worker(gpus_per_worker, environment or {}) for _ in range(workers)]
+        self._gpus, self._environment, self._training = gpus_per_worker, environment or {}, training
+        self._all = [Worker(gpus_per_worker, self._environment) for _ in range(workers)]
         self._idle: queue.Queue[Worker] = queue.Queue()
         for worker in self._all:
             self._idle.put(worker)
-        self._start_lock = threading.Lock()
+        self._start_lock, self._taking = threading.Lock(), threading.Lock()
         self._started = self._closed = False
         self.start_seconds = 0.0
         self._keeper: RayKeeper | None = None
@@ -196,8 +207,9 @@ class WorkerPool:
     def _serve(self, job: _Job) -> None:
         while (unit := job.next_unit()) is not None:
             result: tuple[Unit, list[Outcome]] | Exception
+            in_group = job.whole_stage and self._training.count > 1
             try:
-                result = (unit, self._on_a_worker(job, unit))
+                result = (unit, self._on_a_group(job, unit) if in_group else self._on_a_worker(job, unit))
             except _Cancelled:
                 return
             except Exception as error:
@@ -216,6 +228,46 @@ class WorkerPool:
             with job.lock:
                 job.busy.discard(worker)
             self._idle.put(worker)
+
+    def _on_a_group(self, job: _Job, unit: Unit) -> list[Outcome]:
+        """A training on several workers: a group of Ray Train in the place of as many of the pool's."""
+        taken: list[Worker] = []
+        since = time.monotonic()
+        order = Order(
+            job.payload, self._environment, self._training, self._gpus, self.max_attempts, search_path=[*sys.path]
+        )
+        group = TrainingGroup(order)
+        try:
+            self._take_all(job, taken)
+            for worker in taken:
+                worker.kill()  # its GPU is the group's now
+            since = time.monotonic()
+            with job.lock:
+                job.busy.add(group)
+            outcomes, expense = group.run(job.stop.is_set)
+            job.bill.add(expense)
+            if wrong := contract_breach(unit.items, outcomes):
+                raise ProcessorError(f"{job.name}: {wrong}")
+            return outcomes
+        except GroupCancelled as error:
+            raise _Cancelled from error
+        finally:
+            job.clock.worked(since)
+            with job.lock:
+                job.busy -= {group, *taken}
+            for worker in taken:
+                self._idle.put(worker)
+
+    def _take_all(self, job: _Job, taken: list[Worker]) -> None:
+        """As many workers as a training takes; two that took half each would wait for one another for ever."""
+        while not self._taking.acquire(timeout=POLL_S):
+            if job.stop.is_set():
+                raise _Cancelled
+        try:
+            while len(taken) < self._training.count:
+                taken.append(self._take(job))
+        finally:
+            self._taking.release()
 
     def _take(self, job: _Job) -> Worker:
         while not job.stop.is_set():

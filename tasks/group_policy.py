@@ -193,7 +193,7 @@ class TrainGroups(OnPolicyTrainer):
         self.learned_from = questions.rows
         prompts = Lazy(questions.rows, questions.prompt)
         how = (training.config.training, training.seed, journal, self.truth(questions), self.iterations)
-        train_grpo(lm, feedback, prompts, *how)
+        train_grpo(lm, feedback, prompts, *how, self.team)
 
     def _feedback(self, lake: Lake, lm: VideoLM, questions: Questions) -> Feedback:
         from models.grpo import RankFeedback, RewardFeedback
@@ -201,9 +201,10 @@ class TrainGroups(OnPolicyTrainer):
         training, settings = self.training, self.training.config.training
         if training.ranking is not None:
             groups = Groups(lake, questions.rows, training.ranking, training.captions)
-            return RankFeedback(new_ranker(lake, training.ranking), groups.of, settings)
+            return RankFeedback(new_ranker(lake, training.ranking, self.team), groups.of, settings)
         assert training.reward is not None
-        return RewardFeedback(training.reward.scorer(lake, lm, training.model, questions), settings)
+        scorer = training.reward.scorer(lake, lm, training.model, questions, self.team)
+        return RewardFeedback(scorer, settings, self.team)
 
 
 class Groups:

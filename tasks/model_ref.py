@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.parallel import Team
     from models.quantization import Quantization
     from models.video_lm import VideoLM
     from storage.lake import Lake
@@ -71,10 +72,11 @@ class ModelRef:
         """The name as it is written into adapters and rows: a Hub id, or a folder's own name without its place."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
 
-    def load(self, lake: Lake) -> VideoLM:
-        """The model, its adapters read from the lake."""
+    def load(self, lake: Lake, team: Team | None = None) -> VideoLM:
+        """The model, its adapters read from the lake; `team`: the workers that use it together."""
         import torch
 
+        from models.parallel import ALONE
         from models.room import meter_of
         from models.video_lm import VideoLM
 
@@ -87,6 +89,7 @@ class ModelRef:
             device=self.device,
             dtype=self.dtype,
             quantization=self.quantization,
+            team=team or ALONE,
         )
         lm.gradient_checkpointing = self.gradient_checkpointing
         lm.sampling_copy = self.sampling_copy

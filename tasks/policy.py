@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.settings import ALARM, PolicySettings, PpoSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
+from tasks.journal import LakeJournal
 from tasks.model_ref import ModelRef
 from tasks.reward_model import RewardSource
 from tasks.segments import Segment
 from tasks.stage import RunContext, Stage, StageResult
-from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
+from tasks.training import Lazy, Questions, Trainer, Training, train
 
 if TYPE_CHECKING:
     from models.on_policy import Truth
@@ -156,10 +157,11 @@ class OnPolicyTrainer(Trainer):
         from models.on_policy import POLICY
 
         training, config = self.training, self.training.config
-        lm = training.model.load(lake)
+        lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
-        self.learn(lake, lm, questions, LakeJournal(lake, training, training.segment.begun))
+        self.learn(lake, lm, questions, self.journal(lake, training.segment.begun))
+        self.team.gather(None)  # the first worker has committed the curves
         checks = check_adapter(lm, POLICY, probe) | check_blank(lm, probe, config.training.sampling.max_new_tokens)
         blob = self.kept(lake, lambda folder: lm.save_adapter(POLICY, folder, base=training.model.label))
         return training.segment.until, blob, checks | _worst(lake, training)
@@ -191,11 +193,11 @@ class TrainPpo(OnPolicyTrainer):
         from models.ppo import train_ppo
 
         training = self.training
-        scorer = training.reward.scorer(lake, lm, training.model, questions)
+        scorer = training.reward.scorer(lake, lm, training.model, questions, self.team)
         self.learned_from = questions.rows
         prompts = Lazy(questions.rows, questions.prompt)
         how = (training.config.training, training.seed, journal, self.truth(questions), self.iterations)
-        train_ppo(lm, scorer, prompts, *how)
+        train_ppo(lm, scorer, prompts, *how, self.team)
 
 
 class _Truth:

@@ -25,6 +25,7 @@ from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
     from models.comparisons import Judge
+    from models.parallel import Team
     from models.sequences import Footage
     from models.video_lm import VideoLM
 
@@ -296,9 +297,10 @@ def new_endpoint_judge(model: JudgeEndpoint, settings: JudgeSettings) -> Judge:
     )
 
 
-def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
-    """The judge that a configuration describes."""
+def new_judge(lm: VideoLM, config: PreferencesConfig, team: Team | None = None) -> Judge:
+    """The judge that a configuration describes; `team`: the workers that judge the same comparisons together."""
     from models.judge import LikelihoodJudge, VerdictJudge
+    from models.parallel import ALONE
 
     shared: dict[str, Any] = {
         "text": getattr(config.prompts, config.method),
@@ -306,6 +308,7 @@ def new_judge(lm: VideoLM, config: PreferencesConfig) -> Judge:
         "tie_margin": config.tie_margin,
         "batch_size": config.batch_size,
         "forward_tokens": config.forward_tokens,
+        "team": team or ALONE,
     }
     if config.method == "likelihood":
         return LikelihoodJudge(lm, reduction=config.reduction, **shared)

@@ -29,6 +29,7 @@ from tasks.truth import TruthRanker
 
 if TYPE_CHECKING:
     from models.listwise import Speaker
+    from models.parallel import Team
     from models.rankings import Ranker
 
 logger = logging.getLogger(__name__)
@@ -326,9 +327,10 @@ class RankGroups:
         }
 
 
-def new_ranker(lake: Lake, settings: RankSettings) -> Ranker:
-    """The ranker that a configuration describes."""
+def new_ranker(lake: Lake, settings: RankSettings, team: Team | None = None) -> Ranker:
+    """The ranker that a configuration describes; `team`: the workers that rank the same groups by a local model."""
     from models.listwise import LocalSpeaker
+    from models.parallel import ALONE
     from models.rankers import RewardRanker, TournamentRanker
     from models.reward_model import RewardModel
 
@@ -343,8 +345,9 @@ def new_ranker(lake: Lake, settings: RankSettings) -> Ranker:
         reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, settings.reward)))
         return RewardRanker(reward, batch_size=config.batch_size)
     if config.method == "tournament":
-        return TournamentRanker(new_judge(lm, config.judge))
-    return _listwise(LocalSpeaker(lm, config.sampling, batch_size=config.batch_size), config)
+        return TournamentRanker(new_judge(lm, config.judge, team))
+    speaker = LocalSpeaker(lm, config.sampling, batch_size=config.batch_size, team=team or ALONE)
+    return _listwise(speaker, config)
 
 
 def _remote_ranker(model: JudgeEndpoint, settings: RankSettings) -> Ranker:

@@ -18,10 +18,11 @@ from tasks.model_ref import ModelRef
 from tasks.narratives import Narratives
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.tokens import VisualTokens
-from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, final_adapter, train
+from tasks.training import Lazy, Questions, Trainer, Training, final_adapter, train
 
 if TYPE_CHECKING:
     from models.batches import Limits
+    from models.parallel import Team
     from models.reward_model import RewardModel, RewardPrompt, Scorer
     from models.video_lm import VideoLM
 
@@ -143,7 +144,7 @@ class TrainRewardModel(Trainer):
         from models.reward_training import measured, new_reward_model, score_pairs, train_reward_model
 
         training, config = self.training, self.training.config
-        lm = training.model.load(lake)
+        lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         probe = questions.probe(lambda row: str(row["question"]))
         reward = new_reward_model(lm, config.training, training.seed)
@@ -152,10 +153,10 @@ class TrainRewardModel(Trainer):
         pairs = read.usable(labelled, "pairs")
         kept, held = pairs_to_learn(pairs, config.training.held_out, lm, read.prompt)
         self.learned_from = kept.rows
-        train_reward_model(reward, kept, config.training, training.seed, LakeJournal(lake, training))
+        train_reward_model(reward, kept, config.training, training.seed, self.journal(lake), self.team)
         metrics = {"pairs": float(len(kept)), "held_out_pairs": float(len(held))}
         if held:
-            chosen, rejected = score_pairs(reward, held, _measured_at_once(config.training))
+            chosen, rejected = score_pairs(reward, held, _measured_at_once(config.training), self.team)
             metrics |= measured(chosen, rejected, held)
             metrics |= _against_truth(questions.rows, held.rows, (chosen - rejected).tolist(), config.monitor)
         checks = check_adapter(lm, ADAPTER, probe)
@@ -225,17 +226,20 @@ class RewardSource:
     def inputs(self) -> tuple[StageRef, ...]:
         return (self.stage, self.tokens, *([self.captions] if self.captions else []))
 
-    def scorer(self, lake: Lake, policy: VideoLM, start: ModelRef, questions: Questions) -> Scorer:
+    def scorer(
+        self, lake: Lake, policy: VideoLM, start: ModelRef, questions: Questions, team: Team | None = None
+    ) -> Scorer:
         """The reward model, on the policy's own base where that is the same model.
 
-        Questions about which it cannot read what it must are taken out of `questions`.
+        Questions about which it cannot read what it must are taken out of `questions`; `team` are the workers that use
+        it together.
 
         Raises:
             ValueError: none is left.
         """
         from models.reward_model import RewardModel, Scorer
 
-        lm = policy if self.model.identity == start.identity else self.model.load(lake)
+        lm = policy if self.model.identity == start.identity else self.model.load(lake, team)
         reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, self.stage)))
         tokens, narratives = VisualTokens(lake, self.tokens), Narratives(lake, self.captions)
         read = Reading(reward, tokens, self.config.frame_set, narratives)

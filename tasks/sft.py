@@ -8,7 +8,7 @@ from models.settings import SftSettings
 from storage.lake import Lake
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageResult
-from tasks.training import LakeJournal, Lazy, Questions, Trainer, Training, train
+from tasks.training import Lazy, Questions, Trainer, Training, train
 
 
 class SftConfig(BaseModel):
@@ -53,7 +53,7 @@ class TrainSft(Trainer):
         from models.sft import ADAPTER, Example, train_sft
 
         training, config = self.training, self.training.config
-        lm = training.model.load(lake)
+        lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
         silent = [row["item_id"] for row in questions.rows if row["answer"] is None]
         if silent:
@@ -61,7 +61,7 @@ class TrainSft(Trainer):
         probe = questions.probe(lambda row: str(row["answer"]))
         examples = Lazy(questions.rows, lambda row: Example(questions.prompt(row), lm.response_ids(row["answer"])))
         self.learned_from = questions.rows
-        loss = train_sft(lm, examples, config.training, training.seed, LakeJournal(lake, training))
+        loss = train_sft(lm, examples, config.training, training.seed, self.journal(lake), self.team)
         longest = max(map(len, probe.responses))
         checks = check_adapter(lm, ADAPTER, probe) | check_blank(lm, probe, longest)
         blob = self.kept(lake, lambda folder: lm.save_adapter(ADAPTER, folder, base=training.model.label))

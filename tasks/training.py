@@ -14,16 +14,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from models.memory import ran_out
 from storage.lake import Lake, event
-from storage.schemas import STATE_SUFFIX
 from tasks.boards import Board
-from tasks.expense import STEP_CLOCK
 from tasks.fanout import Outcome, StageFailure
+from tasks.journal import LakeJournal, ReadJournal, checkpoint_row
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
 from tasks.segments import Segment
@@ -32,8 +31,9 @@ from tasks.tokens import VisualTokens
 
 if TYPE_CHECKING:
     from models.canaries import Probe
+    from models.parallel import Team
     from models.sequences import Prompt
-    from models.training import NotFiniteError
+    from models.training import Journal, NotFiniteError
     from models.video_lm import VideoLM
 
 logger = logging.getLogger(__name__)
@@ -149,88 +149,6 @@ def _progress(ctx: RunContext, stage: Stage, segment: Segment, save_every: int, 
         thread.join()
 
 
-@dataclass
-class LakeJournal:
-    """The journal of one training stage (models.training.Journal).
-
-    Curves are committed before the state that covers them: a killed run repeats at most the steps since the last state,
-    and the lake refuses the curves that are there already. A stage that goes on from another (`begun`) begins with the
-    state that the other's final row names; its rows of states are taken by `rlaif gc` once it has ended.
-    """
-
-    lake: Lake
-    training: Training
-    begun: StageRef | None = None
-    _pending: list[dict[str, Any]] = field(default_factory=list)
-
-    def resume(self) -> Path | None:
-        STEP_CLOCK.begin()
-        state = self.last_state()
-        if state is None and self.begun is not None:
-            state = _state_at_the_end(self.lake, self.begun)
-        return None if state is None else self.lake.blobs.folder(state)
-
-    def last_state(self) -> str | None:
-        """The blob of the last state that this stage saved."""
-        rows = self.lake.table("checkpoints").read(self._state_key, ["step", "state"]).to_pylist()
-        return max(rows, key=lambda row: int(row["step"]))["state"] if rows else None
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        STEP_CLOCK.step()
-        self._pending += [
-            {**self._provenance(step), "step": step, "name": name, "value": value, "arm": self.training.arm}
-            for name, value in metrics.items()
-        ]
-
-    def save(self, step: int, folder: Path) -> None:
-        blob = self.lake.blobs.put_folder(folder)
-        self.lake.table("metrics").commit_shard(self._pending, stage_key=self.training.key, shard=step)
-        self._pending = []
-        row = {**self._provenance(step), **checkpoint_row(self.training, step, final=False), "state": blob}
-        self.lake.table("checkpoints").commit_shard([row], stage_key=self._state_key, shard=step)
-
-    @property
-    def _state_key(self) -> str:
-        return f"{self.training.key}{STATE_SUFFIX}"
-
-    def _provenance(self, step: int) -> dict[str, Any]:
-        return {
-            "item_id": f"{step:06d}",
-            "status": "ok",
-            "item_key": self.training.key,
-            "run": self.training.run,
-            "model": self.training.model.identity,
-            "seed": self.training.seed,
-        }
-
-
-def checkpoint_row(
-    training: Training, step: int, *, final: bool, metrics: dict[str, float] | None = None
-) -> dict[str, Any]:
-    """A row of table `checkpoints`, without its blobs."""
-    return {
-        "role": training.role,
-        "step": step,
-        "final": final,
-        "base": training.model.label,
-        "merged": list(training.model.merged),
-        "arm": training.arm,
-        "metrics": json.dumps(metrics or {}, sort_keys=True),
-    }
-
-
-def _state_at_the_end(lake: Lake, training: StageRef) -> str:
-    rows = lake.table(training.table).read(training.key, columns=["final", "state"]).to_pylist()
-    states = [row["state"] for row in rows if row["final"] and row["state"]]
-    if not states:
-        raise ValueError(
-            f"The final row of training {training.key} in table {training.table} names no state, so nothing can go on "
-            "from it. If nobody changed the lake by hand, this is a bug; a new lake helps."
-        )
-    state: str = states[0]
-    return state
-
-
 def final_adapter(lake: Lake, training: StageRef) -> str:
     """The blob of the adapter that a training stage ended with."""
     return final_adapters(lake, training)[-1]
@@ -244,12 +162,20 @@ def final_adapters(lake: Lake, training: StageRef) -> tuple[str, ...]:
 
 
 class Trainer(ABC):
-    """A processor whose one item is a training: what goes wrong concerns the stage, not an item."""
+    """A processor whose one item is a training: what goes wrong concerns the stage, not an item.
+
+    Attributes:
+        team: the workers that train together; the first of them keeps the journal.
+    """
 
     whole_stage = True
 
-    def __init__(self, training: Any) -> None:
+    def __init__(self, training: Any, team: Team | None = None) -> None:
+        """`team`: the workers that train together; None: this one alone."""
+        from models.parallel import ALONE
+
         self.training = training
+        self.team: Team = team or ALONE
         self.learned_from: Sequence[dict[str, Any]] = ()  # By the numbers that a step of the training gives.
 
     def process(self, _items: list[dict[str, Any]], _seed: int) -> list[Outcome]:
@@ -278,7 +204,8 @@ class Trainer(ABC):
         batch = [{name: row[name] for name in about if name in row} for row in rows]
         detail = json.dumps({"error": str(error), "items": batch}, ensure_ascii=False)
         training = self.training
-        lake.log([{**event(training.run, "training_stopped", detail=detail), "stage_key": training.key}])
+        if self.team.rank == 0:
+            lake.log([{**event(training.run, "training_stopped", detail=detail), "stage_key": training.key}])
         what = f"{training.role} {training.arm or ''}".rstrip()
         first = ", ".join(str(row.get("instruction") or row.get("item_id")) for row in batch[:3])
         return (
@@ -290,9 +217,20 @@ class Trainer(ABC):
         """The blob of the state that a further stage begins with; None where the training ends here."""
         return None
 
-    @staticmethod
-    def kept(lake: Lake, save: Callable[[Path], None]) -> str:
-        """The blob of the folder that `save` writes an adapter to."""
+    def journal(self, lake: Lake, begun: StageRef | None = None) -> Journal:
+        """Where the training leaves its states and curves, and goes on from. Of several workers the first writes."""
+        journal = LakeJournal(lake, self.training, begun)
+        return journal if self.team.rank == 0 else ReadJournal(journal)
+
+    def model(self, lake: Lake) -> VideoLM:
+        """The model to begin with; of several workers each may have a part of it."""
+        lm: VideoLM = self.training.model.load(lake, self.team)
+        return lm
+
+    def kept(self, lake: Lake, save: Callable[[Path], None]) -> str:
+        """The blob of the folder that `save` writes an adapter to; of several workers the first writes it."""
+        if self.team.rank:
+            return ""
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder))
             return lake.blobs.put_folder(Path(folder))

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.batches import Limits
 from models.grpo import REFERENCE, Feedback, Grpo, RankFeedback, RewardFeedback, train_grpo
 from models.on_policy import POLICY
+from models.parallel import ALONE, Team
 from models.rankings import Group, NoRanking, Ranking, ranked_by
 from models.reward_model import RewardModel, RewardPrompt
 from models.sequences import Response
@@ -93,7 +94,13 @@ class LikesAll(LikesFirst):
 class RewardsFirst(RewardModel):
     """Counts how often an answer says first."""
 
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:  # noqa: ARG002
+    def score_all(
+        self,
+        prompts: Sequence[RewardPrompt],  # noqa: ARG002
+        responses: Sequence[Sequence[int]],
+        limits: Limits,  # noqa: ARG002
+        team: Team = ALONE,  # noqa: ARG002
+    ) -> Tensor:
         first = self.lm.response_ids("first")[0]
         return torch.tensor([float(list(response).count(first)) for response in responses])
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.batches import Limits
 from models.losses import policy_loss, value_loss
 from models.on_policy import POLICY
+from models.parallel import ALONE, Team
 from models.ppo import REWARD, VALUE, Ppo, Rollout, train_ppo
 from models.reward_model import RewardModel, RewardPrompt
 from models.settings import LoraSettings, PpoSettings, RewardForm, Sampling
@@ -151,7 +152,13 @@ def test_rewards_are_measured_by_the_first_rollout(ppo: Ppo) -> None:
 class LikesRed(RewardModel):
     """Counts how often an answer says red."""
 
-    def score_all(self, prompts: Sequence[RewardPrompt], responses: Sequence[Sequence[int]], limits: Limits) -> Tensor:
+    def score_all(
+        self,
+        prompts: Sequence[RewardPrompt],
+        responses: Sequence[Sequence[int]],
+        limits: Limits,
+        team: Team = ALONE,  # noqa: ARG002
+    ) -> Tensor:
         assert len(prompts) == len(responses)
         assert limits == Limits(24)
         red = self.lm.response_ids("red")[0]

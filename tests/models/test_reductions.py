@@ -31,7 +31,7 @@ def test_each_is_its_definition(name: ReductionName, seed: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 8))
 def test_one_batch_of_eight_is_eight_of_one(name: ReductionName, seed: int, rows: int) -> None:
-    """Gradients of parts add up to the batch's, whatever the lengths; and so they do over workers that average."""
+    """The losses of parts add up to the batch's, whatever the lengths."""
     (values, *_), mask = ragged(seed, rows=8)
     whole = Reduction(name, length=7)
     count = sum(whole.count(mask[at : at + rows]) for at in range(0, 8, rows))
@@ -39,9 +39,6 @@ def test_one_batch_of_eight_is_eight_of_one(name: ReductionName, seed: int, rows
     part = Reduction(name, length=7, whole=count)
     parts = [part(values[at : at + rows], mask[at : at + rows]).item() for at in range(0, 8, rows)]
     assert sum(parts) == pytest.approx(whole(values, mask).item(), abs=1e-12)
-    averaged = Reduction(name, length=7, whole=count, workers=2)
-    two = [averaged(values[:4], mask[:4]).item(), averaged(values[4:], mask[4:]).item()]
-    assert sum(two) / 2 == pytest.approx(whole(values, mask).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
