@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.parallel import Team
 
 POLL_S = 0.2
+PLACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,20 @@ class TrainingGroup:
         import ray
 
         if ray.is_initialized():
+            place = _place_of(conductor)
             ray.kill(conductor)
+            if place is not None:  # Ray Train would give it back, but only where Ray runs with its dashboard
+                ray.util.remove_placement_group(place)
+
+
+def _place_of(conductor: Any) -> Any:
+    """The placement group that holds the workers' CPUs and GPUs; None where nobody can say."""
+    import ray
+
+    try:
+        return ray.get(conductor.place.remote(), timeout=PLACE_S)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return None
 
 
 class Conductor:
@@ -122,6 +136,7 @@ class Conductor:
 
     def __init__(self) -> None:
         self._order: Order
+        self._place: Any = None
         self._refusal: Exception | None = None
         self._expense = NOTHING
         self._ended = threading.Event()
@@ -148,9 +163,14 @@ class Conductor:
             self._ended.wait()  # a refusal ends it too: Ray Train would start the group again
         return outcomes, self._refusal, self._expense
 
-    def order(self) -> Order:
-        """What a worker is to do."""
+    def order(self, place: Any) -> Order:
+        """What a worker is to do; `place`: Ray's placement group, in which the group stands since its last start."""
+        self._place = place
         return self._order
+
+    def place(self) -> Any:
+        """The placement group of the group's workers; None before they came to work."""
+        return self._place
 
     def refuse(self, failure: Exception) -> None:
         """A worker says why the training cannot go on, whoever runs it; the first that says so counts."""
@@ -206,7 +226,7 @@ def train_in_group(conductor: Any) -> list[Outcome]:
     import ray
     import torch
 
-    order: Order = ray.get(conductor.order.remote())
+    order: Order = ray.get(conductor.order.remote(ray.util.get_current_placement_group()))
     os.environ.update(order.environment)
     torch.set_num_threads(1)
     trainer, training = pickle.loads(order.payload)

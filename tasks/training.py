@@ -206,6 +206,7 @@ class Trainer(ABC):
         training = self.training
         if self.team.rank == 0:
             lake.log([{**event(training.run, "training_stopped", detail=detail), "stage_key": training.key}])
+        self.team.gather(None)  # all found it, and whoever says so ends them all: the first has written it by now
         what = f"{training.role} {training.arm or ''}".rstrip()
         first = ", ".join(str(row.get("instruction") or row.get("item_id")) for row in batch[:3])
         return (

@@ -12,7 +12,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from flows.parameters import RunConfig
 from flows.plan import sample_of
-from flows.presets import PROJECT, load
+from flows.presets import PROJECT, PresetError, load
 from flows.steps import deepspeed
 
 CLUSTER = PROJECT / "deployments" / "ray" / "cluster.yaml"
@@ -29,6 +29,21 @@ CLUSTER = PROJECT / "deployments" / "ray" / "cluster.yaml"
 def test_what_cannot_train_together_is_refused(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         RunConfig.model_validate({"name": "a", **values})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("models.fit_memory=true", "fit_memory cuts a step by what fits into one GPU, and the 2 run.training_workers"),
+        ("models.quantization=nf4", "zero3 cannot divide weights in four bits"),
+    ],
+)
+def test_what_only_one_worker_can_do_is_refused_with_several(change: str, complaint: str) -> None:
+    together = ["run.workers=2", "run.training_workers=2", "run.strategy=zero3"]
+    with pytest.raises(PresetError, match=complaint):
+        load("miniature", [*together, change])
+    load("miniature", ["run.workers=2", change])
+    load("miniature", together)
 
 
 def test_each_strategy_has_its_configuration() -> None:

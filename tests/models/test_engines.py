@@ -218,6 +218,13 @@ def test_families_that_need_more_than_embeddings_are_refused(tmp_path: Path) -> 
         lm.engine("vllm")
 
 
+def test_a_base_of_which_each_worker_has_a_part_is_refused(tmp_path: Path) -> None:
+    lm = VideoLM.load(str(zoo.save("llava_onevision", tmp_path)))
+    next(lm.core.parameters()).ds_id = 0  # type: ignore[attr-defined]  # as DeepSpeed marks it
+    with pytest.raises(ValueError, match="divided among workers cannot be handed to another engine"):
+        new_engine(lm, "vllm")
+
+
 def test_without_vllm_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ValueError, match=r"pip install 'video-rlaif\[vllm\]'"):

@@ -106,10 +106,10 @@ def reduced(given: Given, settings: Settings) -> Tensor:
 
 
 def reduced_part(given: Given, settings: Settings) -> Tensor:
-    """The last two responses on one of two workers."""
+    """The last two responses on one of two workers. Theirs average gradients over workers, ours are added up."""
     whole = reduction(settings).count(given["mask"])
-    part = Reduction(settings["reduction"], settings.get("length"), whole, settings["workers"])
-    return part(given["values"][2:], given["mask"][2:])
+    part = Reduction(settings["reduction"], settings.get("length"), whole)
+    return part(given["values"][2:], given["mask"][2:]) * settings["workers"]
 
 
 def policy(given: Given, settings: Settings) -> dict[str, Any]:

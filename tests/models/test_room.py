@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import Batch, Limits, Load, singly
+from models.parallel import Alone
 from models.room import Room
 from models.training import Metrics, Trainer
 
@@ -119,3 +120,14 @@ def test_the_settings_stay_the_most(limits: Limits) -> None:
         assert len(places) <= limits.answers
         assert len(places) == 1 or len(places) * max(LENGTHS[i] for i in places) <= (limits.tokens or 10**9)
     assert sorted(i for places in gpu.passes for i in places) == list(range(len(LENGTHS)))
+
+
+class _Two(Alone):
+    size = 2
+
+
+def test_workers_that_train_together_do_not_cut_by_what_each_measures() -> None:
+    weights = {"policy": dict(nn.Linear(4, 1).named_parameters())}
+    with pytest.raises(ValueError, match=r"2 workers must cut a step alike.*fit_memory"):
+        Trainer(weights, {"policy": 0.1}, 10.0, meters={"policy": FakeGpu(1, 1)}, team=_Two())
+    Trainer(weights, {"policy": 0.1}, 10.0, meters={"policy": None}, team=_Two())

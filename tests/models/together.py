@@ -35,7 +35,10 @@ from models.video_lm import VideoLM
 STEPS = 2
 # Each step has three parts: on two workers one of them has none of its own in the second round.
 SFT = SftSettings(lora=LORA, steps=STEPS, batch_size=3, forward_batch=1, rate=5e-3, warmup=1, save_every=1)
-DPO = DpoSettings(lora=LORA, steps=STEPS, batch_size=3, forward_batch=1, rate=5e-3, warmup=1, save_every=1)
+# Two parts, of two pairs and of one: a pair has 27 tokens.
+DPO = DpoSettings(
+    lora=LORA, steps=STEPS, batch_size=3, forward_batch=3, forward_tokens=60, rate=5e-3, warmup=1, save_every=1
+)
 
 
 def _sft(lm: VideoLM, journal: Journal, team: Team) -> Metrics:
@@ -102,10 +105,12 @@ class Reader(FolderJournal):
 def train(name: str, checkpoint: Path, out: Path, team: Team, *, weights: bool = False) -> None:
     """One training to its end, its states and curves in `out`, going on from a state that stands there.
 
-    `weights`: whether the workers are to have a part of the base's weights each.
+    `weights`: whether the workers are to have a part of the base's weights each; they then compute layers again too, as
+    who divides a base will want.
     """
     journal = (FolderJournal if team.rank == 0 else Reader)(out)
     lm = Ending.load(str(checkpoint), team=team)
+    lm.gradient_checkpointing = weights
     assert is_partitioned(lm.core) == weights
     base = [value for key, value in lm.core.get_decoder().layers.named_parameters() if key.endswith("proj.weight")]
     assert all(value.numel() == 0 for value in base) == weights

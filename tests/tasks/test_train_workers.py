@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from labels_by_hand import labels, questions
 from small import base_model, keep_scenes, rows_of, scenes, small_run
 
@@ -47,6 +48,12 @@ class DiesOnce(TrainDpo):
     def journal(self, lake: Lake, begun: StageRef | None = None) -> Any:
         journal = super().journal(lake, begun)
         return _Dying(journal.journal) if isinstance(journal, ReadJournal) else journal
+
+
+class RunsOutOfMemory(TrainDpo):
+    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
+        self.model(lake)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +135,16 @@ def test_what_no_worker_can_go_on_with_ends_the_stage(
         _trained(divided, material, "wild", rate=1e30, warmup=0)
     told = Lake(material[0].with_name("wild")).table("runs").read(columns=["event"]).to_pylist()
     assert [row["event"] for row in told].count("training_stopped") == 1
+
+
+def test_a_pass_too_large_for_its_gpu_ends_the_stage_with_what_to_change(
+    group: WorkerPool, material: tuple[Path, list[StageResult]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.dpo, "TrainDpo", RunsOutOfMemory)
+    with pytest.raises(
+        StageFailure, match=r"ran out of memory in .*allocate 2.00 GiB\. Lower .*forward_batch \(now 1\)"
+    ):
+        _trained(group, material, "full")
 
 
 def test_a_training_takes_no_more_workers_than_there_are_and_whole_gpus() -> None:
