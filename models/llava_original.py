@@ -8,6 +8,7 @@ Pickled files are read as tensors alone (`weights_only`), never run.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ _RENAMED = (
     (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
 )
 _TOWER = "model.vision_tower."
+_COMPUTED = "rotary_emb.inv_freq"  # Saved beside the weights by the transformers of that time; follows from the config.
 _TEXT = (
     "hidden_size",
     "intermediate_size",
@@ -45,6 +47,7 @@ _TEXT = (
     "rms_norm_eps",
     "max_position_embeddings",
     "rope_theta",
+    "rope_scaling",
     "hidden_act",
 )
 
@@ -69,7 +72,7 @@ def convert_checkpoint(source: Path, tower: str | None, target: Path) -> None:
             f"{source / 'config.json'} says mm_projector_type {kind!r}; transformers' LLaVA has mlp2x_gelu alone. "
             "Take a LLaVA-1.5 checkpoint."
         )
-    vision = _tower(tower or given.get("mm_vision_tower"), source)
+    vision, images = _tower(tower or given.get("mm_vision_tower"), source)
     tokenizer = _tokenizer(source)
     config = _config(given, vision.config, tokenizer)
     state = {name: value for name, value in _renamed(source) if not name.startswith(_TOWER)}
@@ -85,7 +88,7 @@ def convert_checkpoint(source: Path, tower: str | None, target: Path) -> None:
     target.mkdir(parents=True)
     model.save_pretrained(target)
     t.LlavaProcessor(
-        image_processor=t.CLIPImageProcessor.from_pretrained(tower or given["mm_vision_tower"]),
+        image_processor=images,
         tokenizer=tokenizer,
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
@@ -145,15 +148,22 @@ def _needed(path: Path, what: str) -> Path:
     return path
 
 
-def _tower(name: str | None, source: Path) -> Any:
-    from transformers import CLIPVisionModel
+def _tower(name: str | None, source: Path) -> tuple[Any, Any]:
+    """The vision tower and its image processor. OpenAI's own are pickled too: read as tensors alone, as all here."""
+    from transformers import CLIPImageProcessor, CLIPVisionModel
 
     if name is None:
         raise ValueError(f"{source / 'config.json'} names no mm_vision_tower; give --vision-tower.")
     try:
-        return CLIPVisionModel.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        tower, told = CLIPVisionModel.from_pretrained(name, weights_only=True, output_loading_info=True)
+        images = CLIPImageProcessor.from_pretrained(name)
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"The vision tower {name!r} does not load: {error}. Give --vision-tower FOLDER.") from error
+    if lacking := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"The vision tower {name!r} lacks {len(lacking)} weights, such as {lacking[0]}. Give --vision-tower FOLDER."
+        )
+    return tower, images
 
 
 def _tokenizer(source: Path) -> Any:
@@ -197,7 +207,8 @@ def _config(given: Mapping[str, Any], vision: Any, tokenizer: Any) -> Any:
 def _renamed(source: Path) -> Iterator[tuple[str, Tensor]]:
     for stem in ("model", "pytorch_model"):
         for name, value in _tensors(source, stem):
-            yield _new_name(name), value
+            if not name.endswith(_COMPUTED):
+                yield _new_name(name), value
 
 
 def _new_name(name: str) -> str:

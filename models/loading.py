@@ -9,12 +9,17 @@ from typing import Any
 
 import torch
 
-from models.families import family_of
+from models.families import Family, family_of
 from models.quantization import Quantization, load_arguments
 
 SAFE = (
     "Only safetensors are read: a .bin file is a pickle and may run code. For a checkpoint of the original LLaVA "
     "layout there is `rlaif convert`; otherwise load it once in a place of its own and save it with save_pretrained."
+)
+
+OWN = (
+    "Take the chat_template.jinja of the model that this one was made of, whose messages are lists of "
+    '{"type": ...} parts.'
 )
 
 
@@ -25,19 +30,22 @@ def load_checkpoint(
 
     Raises:
         ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
-            template, or needs code of its own; or this machine cannot quantise it.
+            template, has a template that shows no video, or needs code of its own; or this machine cannot quantise it.
     """
     more = load_arguments(quantization, device, dtype)
     config = _config(name, revision)
-    places = family_of(config.model_type).places(config)
-    model, processor = _model(name, revision, {"dtype": getattr(torch, dtype), **more}), _processor(name, revision)
+    family = family_of(config.model_type)
+    family.check(config)
+    places = family.places(config)
+    processor = _processor(name, revision)  # Before the weights, which take minutes.
     known = len(processor.tokenizer)
     if max(places) >= known:
         raise ValueError(
             f"The tokenizer of {name!r} knows {known} tokens, and its model puts a video at token {max(places)}: the "
             "tokenizer's files are missing beside the weights, or of another model."
         )
-    return model, processor
+    _check_template(name, family, processor)
+    return _model(name, revision, {"dtype": getattr(torch, dtype), **more}), processor
 
 
 def _config(name: str, revision: str | None) -> Any:
@@ -74,6 +82,13 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         )
     except OSError as error:
         raise ValueError(f"The weights of {name!r} do not load: {error}. {SAFE}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"The weights of {name!r} have other shapes than its config.json says (named in the report above): they "
+            "are of another model. Download it again, or take one that is whole."
+        ) from error
     model.generation_config = _neutral(model.generation_config)
     lacking = sorted(told["missing_keys"])
     if lacking:
@@ -115,4 +130,22 @@ def _processor(name: str, revision: str | None) -> Any:
             f"The tokenizer of {name!r} has no chat template, so it is not known how a question is put to this model. "
             "Take an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights."
         )
+    if processor.tokenizer.pad_token_id is None:  # Padding is masked: any token will do.
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def _check_template(name: str, family: Family, processor: Any) -> None:
+    asked, mark = "What is shown?", family.placeholder(processor)
+    content = [{"type": family.content}, {"type": "text", "text": asked}]
+    try:
+        chat = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # whatever a template can do
+        raise ValueError(f"The chat template of {name!r} fails at a question about a video: {error}. {OWN}") from error
+    if chat.count(mark) != 1 or asked not in chat:
+        raise ValueError(
+            f"The chat template of {name!r} makes {chat!r} of a question about a video, where {mark!r} must stand once "
+            f"and the question too. {OWN}"
+        )

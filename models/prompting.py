@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,70 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
     _check(lm, text, ids, len(visual))
     positions = lm.family.positions(lm.core, ids, shown)
     return Prompt(tuple(ids.tolist()), visual, positions)
+
+
+def opening(lm: VideoLM) -> tuple[str, str]:
+    """A prompt, and the white space that the chat template writes between its end and an answer."""
+    asked = [_turn("user", "x")]
+    before: str = lm.processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    whole: str = lm.processor.apply_chat_template([*asked, _turn("assistant", "x")], tokenize=False)
+    if not whole.startswith(before):
+        return before, ""
+    said = whole.removeprefix(before)
+    return before, said[: len(said) - len(said.lstrip())]
+
+
+def answer_ids(lm: VideoLM, text: str) -> list[int]:
+    """The tokens of an answer as they stand behind a prompt, without the end.
+
+    SmolVLM2 answers "Assistant: Yes": the space belongs to the answer's first token. Llama's tokenizer writes such a
+    space by itself; so what stands before is read too, and cut off again.
+    """
+    ids: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    before, space = lm.opening
+    if not space or not text:
+        return ids
+    head, whole = (
+        lm.tokenizer(each, add_special_tokens=False)["input_ids"] for each in (before, before + space + text)
+    )
+    return whole[len(head) :] if whole[: len(head)] == head else ids
+
+
+def next_turn_ids(lm: VideoLM, text: str) -> list[int]:
+    """The tokens of a further user turn after an answer, up to where the model would reply.
+
+    Raises:
+        ValueError: the chat template changes what was said before when something is said after.
+    """
+    said = [_turn("user", "x"), _turn("assistant", "x")]
+    before: str = lm.processor.apply_chat_template(said, tokenize=False)
+    after: str = lm.processor.apply_chat_template(
+        [*said, _turn("user", text)], tokenize=False, add_generation_prompt=True
+    )
+    if not after.startswith(before):
+        raise ValueError(
+            "The chat template of this model writes an answer in another way once a turn follows it, so that nothing "
+            "can be asked behind an answer: take a checkpoint that does not think aloud, or set form.prompt to ''."
+        )
+    ids: list[int] = lm.tokenizer(after.removeprefix(before), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def window_of(text: Any) -> int:
+    """Tokens that a language model with this configuration was made for.
+
+    Where positions are stretched, linearly or by YaRN, `max_position_embeddings` may be that of before. Those of kind
+    "dynamic" stretch by the length of each pass, so that what is kept of a prompt fits up to the plain limit only.
+    """
+    rope = getattr(text, "rope_parameters", None) or {}
+    longest = int(text.max_position_embeddings)
+    if rope.get("rope_type") not in ("linear", "yarn"):
+        return longest
+    return max(longest, int(rope["factor"] * rope.get("original_max_position_embeddings", longest)))
 
 
 def _chat(lm: VideoLM, text: str, video: list[dict[str, str]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from models.meter import METER
 from models.packing import pack_answers
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
-from models.prompting import new_prompt
+from models.prompting import answer_ids, new_prompt, next_turn_ids, opening, window_of
 from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
@@ -113,7 +114,7 @@ class VideoLM:
     @property
     def window(self) -> int:
         """Tokens that the language model was made for."""
-        return int(self.core.config.get_text_config().max_position_embeddings)
+        return window_of(self.core.config.get_text_config())
 
     @property
     def suppressed(self) -> list[int]:
@@ -129,10 +130,11 @@ class VideoLM:
 
     @property
     def end_ids(self) -> list[int]:
-        """The tokens that end an answer."""
-        end = self.core.generation_config.eos_token_id
-        end = self.tokenizer.eos_token_id if end is None else end
-        return [end] if isinstance(end, int) else list(end)
+        """The tokens that end an answer, that of the tokenizer first."""
+        listed = self.core.generation_config.eos_token_id
+        listed = [listed] if isinstance(listed, int) else listed or []
+        own = self.tokenizer.eos_token_id
+        return list(dict.fromkeys([*([] if own is None else [own]), *listed]))
 
     @torch.no_grad()
     def tower(self, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:
@@ -165,16 +167,16 @@ class VideoLM:
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, end token included, as the model would sample them."""
-        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_ids[0])
+        return (*answer_ids(self, text), self.end_ids[0])
+
+    @cached_property
+    def opening(self) -> tuple[str, str]:
+        """What stands before an answer (models.prompting.opening)."""
+        return opening(self)
 
     def next_turn_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of a further user turn after an answer, up to where the model would reply."""
-        first = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
-        answer = [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]
-        turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        before = self.processor.apply_chat_template(first + answer, tokenize=False)
-        after = self.processor.apply_chat_template(first + answer + turn, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer(after.removeprefix(before), add_special_tokens=False)["input_ids"])
+        return tuple(next_turn_ids(self, text))
 
     def same_tokens(self, other: VideoLM) -> bool:
         """Whether a token means the same to both models."""

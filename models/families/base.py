@@ -31,6 +31,9 @@ class Family:
     content: ClassVar[str] = "video"
     axes: ClassVar[int] = 1
 
+    def check(self, config: Any) -> None:
+        """Raises ValueError for a checkpoint of this type that cannot be driven as the family is."""
+
     def unit(self, processor: Any) -> int:  # noqa: ARG002 - those that fold time read it from their processor
         """Frames that the tower sees together."""
         return 1

@@ -26,9 +26,8 @@ class LlavaOnevision(Family):
 
     def pixels(self, processor: Any, frames: VideoFrames) -> Tensor:
         """Resized and normalised frames [F, 3, h, w], float32."""
-        pixels: Tensor = processor.video_processor(videos=[as_video(frames)], return_tensors="pt")[
-            "pixel_values_videos"
-        ][0]
+        made = processor.video_processor(videos=[as_video(frames)], return_tensors="pt", do_sample_frames=False)
+        pixels: Tensor = made["pixel_values_videos"][0]
         return pixels
 
     def encode_pixels(self, model: Any, pixels: Tensor) -> Tensor:

@@ -28,15 +28,14 @@ class Qwen2Vl(Family):
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:
         # The resolution depends on the number of frames: always that of the longest clip, so that units fit together.
-        filled = np.concatenate([frames, np.repeat(frames[-1:], max(0, of - len(frames)), axis=0)])
-        made = processor.video_processor(
-            videos=[as_video(filled)], return_tensors="pt", do_sample_frames=False, cap_pixels_per_frame=True
-        )
-        (_, rows, columns), merge = made["video_grid_thw"][0].tolist(), processor.video_processor.merge_size
-        units = -(-len(frames) // self.unit(processor))
+        unit, merge = self.unit(processor), processor.video_processor.merge_size
+        longest = of + -of % unit
+        parts = [_patched(processor, frames[at : at + longest], longest) for at in range(0, len(frames), longest)]
+        _, (rows, columns) = parts[0]
+        units = -(-len(frames) // unit)
         grid = torch.tensor([[units, rows, columns]], device=model.device)
-        pixels = made["pixel_values_videos"][: units * rows * columns].to(model.device, model.dtype)
-        return self.features(model, pixels, grid), (rows // merge, columns // merge)
+        patches = torch.cat([each for each, _ in parts])[: units * rows * columns]
+        return self.features(model, patches.to(model.device, model.dtype), grid), (rows // merge, columns // merge)
 
     def features(self, model: Any, pixels: Tensor, grid: Tensor) -> Tensor:
         """Tokens [U, P, C] of the patches of one video with its grid [1, 3] (units, rows, columns)."""
@@ -101,6 +100,19 @@ class Qwen3Vl(Qwen2Vl):
         width = model.config.get_text_config().hidden_size
         first, *deeper = zip(*(video.split(width, -1) for video in videos), strict=True)
         return BaseModelOutputWithDeepstackFeatures(pooler_output=list(first), deepstack_features=deeper)
+
+
+def _patched(processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:
+    """Patches of at most `of` frames at the resolution that `of` frames have, and the rows and columns of a frame.
+
+    Behind the patches of the frames there may be those of frames that fill up.
+    """
+    filled = np.concatenate([frames, np.repeat(frames[-1:], of - len(frames), axis=0)])
+    made = processor.video_processor(
+        videos=[as_video(filled)], return_tensors="pt", do_sample_frames=False, cap_pixels_per_frame=True
+    )
+    _, rows, columns = made["video_grid_thw"][0].tolist()
+    return made["pixel_values_videos"], (rows, columns)
 
 
 def _patches(model: Any, shown: Footage) -> Tensor:

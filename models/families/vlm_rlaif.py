@@ -14,12 +14,22 @@ from torch import Tensor
 
 from models.families.base import Family, VideoFrames, as_video, square
 
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+
 
 class VlmRlaif(Family):
     """LLaVA-1.5 with T frames of S patches in T + S tokens: 50 frames of 576 become 626."""
 
     modality: ClassVar[str] = "image"
     content: ClassVar[str] = "image"
+
+    def check(self, config: Any) -> None:
+        tower = config.vision_config.model_type
+        if tower not in TOWERS:
+            raise ValueError(
+                f"A model of type 'llava' with a tower of type {tower!r} does not see frames of one size as LLaVA-1.5 "
+                f"does; supported towers: {', '.join(TOWERS)}. Choose a LLaVA-1.5 checkpoint, or one of another family."
+            )
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002
         settings = processor.image_processor

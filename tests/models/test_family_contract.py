@@ -103,6 +103,25 @@ def test_kept_tokens_are_those_of_frames_that_are_encoded_now(lm: VideoLM) -> No
         assert torch.allclose(one.visual, other.visual, atol=1e-5)
 
 
+@torch.no_grad()
+def test_many_clips_in_one_pass_of_the_tower_are_seen_as_one_alone(lm: VideoLM) -> None:
+    """Where the resolution depends on the number of frames, it is the clip's, however many frames go together."""
+    frames = np.random.default_rng(2).integers(0, 256, (13, 160, 160, 3), dtype=np.uint8)
+    clips, times = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11], [12]], list(range(13))
+    eyes = lm.processor.video_processor if lm.family.axes > 1 else None
+    kept = (eyes.size, eyes.max_video_tokens) if eyes else None
+    if eyes:
+        eyes.size, eyes.max_video_tokens = {"shortest_edge": 4096, "longest_edge": 64 * 1024}, 128
+    try:
+        together = encode_clips(lm, frames, clips, times, batch_frames=64)
+        alone = encode_clips(lm, frames, clips[:1], times, batch_frames=64)
+    finally:
+        if eyes and kept:
+            eyes.size, eyes.max_video_tokens = kept
+    assert together.grid == alone.grid
+    assert torch.allclose(together.shown(0).tokens, alone.shown(0).tokens, atol=1e-5)
+
+
 def test_frames_without_pixels_are_refused(lm: VideoLM) -> None:
     with pytest.raises(ValueError, match="have no pixels"):
         lm.encode(np.zeros((2, 0, 8, 3), dtype=np.uint8))

@@ -13,6 +13,7 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 from models.encoding import encode_clips
+from models.prompting import window_of
 from models.settings import Sampling
 from models.video_lm import VideoLM
 
@@ -79,6 +80,66 @@ def test_a_tokenizer_without_a_chat_template_is_refused(copy: Path) -> None:
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match=r"has no chat template.*instruction-tuned"):
         VideoLM.load(str(copy))
+
+
+def test_a_template_that_shows_no_video_is_refused(copy: Path) -> None:
+    template = copy / "chat_template.jinja"
+    for text, problem in (
+        ("{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}", "fails at a question"),
+        ("{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}", "must stand once"),
+    ):
+        template.write_text(text)
+        with pytest.raises(ValueError, match=rf"The chat template of .*{problem}(.|\n)*Take the chat_template\.jinja"):
+            VideoLM.load(str(copy))
+
+
+def test_what_is_missing_beside_the_weights_is_said_before_they_are_read(copy: Path) -> None:
+    (copy / "chat_template.jinja").unlink()
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no chat template"):
+        VideoLM.load(str(copy))
+
+
+def test_weights_of_other_shapes_are_refused(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["intermediate_size"] *= 2
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="have other shapes than its config"):
+        VideoLM.load(str(copy))
+
+
+def test_a_tokenizer_without_padding_takes_its_end(copy: Path) -> None:
+    for file in copy.glob("tokenizer*_config.json"):
+        told = json.loads(file.read_text())
+        del told["pad_token"]
+        file.write_text(json.dumps(told))
+    lm = VideoLM.load(str(copy))
+    assert lm.tokenizer.pad_token_id == lm.tokenizer.eos_token_id
+    answers = lm.generate([lm.prompt("what happens first ?"), lm.prompt("describe")], Sampling(max_new_tokens=3), n=2)
+    assert [len(each) for each in answers] == [2, 2]
+
+
+def test_a_llava_with_a_tower_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """Pixtral has the type of LLaVA-1.5, and shows each frame at its own size."""
+    folder = zoo.save("vlm_rlaif", tmp_path / "pixtral")
+    config = json.loads((folder / "config.json").read_text())
+    _edit(folder / "config.json", vision_config={"model_type": "pixtral", "hidden_size": 32, "patch_size": 8})
+    assert config["vision_config"]["model_type"] == "clip_vision_model"
+    with pytest.raises(ValueError, match=r"tower of type 'pixtral'.*Choose a LLaVA-1\.5"):
+        VideoLM.load(str(folder))
+
+
+def test_a_window_that_was_stretched_counts_as_stretched(copy: Path) -> None:
+    text = VideoLM.load(str(copy)).core.config.get_text_config()
+    assert window_of(text) == 2048
+    for rope, window in (
+        ({"rope_type": "linear", "factor": 2.0}, 4096),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        ({"rope_type": "dynamic", "factor": 2.0}, 2048),
+    ):
+        text.rope_parameters = {**text.rope_parameters, **rope}
+        assert window_of(text) == window
 
 
 def test_a_taste_in_sampling_that_a_checkpoint_brings_is_not_followed(copy: Path) -> None:

@@ -71,6 +71,8 @@ def _original(plain: Path, folder: Path) -> Path:
             rows = new in ("model.embed_tokens.weight", "lm_head.weight")
             old[new] = torch.cat([value[:image], value[image + 1 :]]) if rows else value.clone()
     folder.mkdir()
+    for layer in range(3):  # transformers of that time saved it
+        old[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
     names = sorted(old)
     for shard, part in enumerate((names[:7], names[7:])):
         torch.save({name: old[name] for name in part}, folder / f"pytorch_model-0000{shard + 1}-of-00002.bin")
@@ -192,6 +194,39 @@ def test_a_head_two_levels_above_its_adapter_is_found(converted: Path, tmp_path:
     assert found is not None
     convert_adapter(found, converted, tmp_path / "out")
     assert (tmp_path / "out" / "reward_head.safetensors").is_file()
+
+
+def test_a_pickled_tower_is_read_as_tensors_and_a_broken_one_is_named(original: Path, tmp_path: Path) -> None:
+    import transformers as t
+    from safetensors.torch import load_file, save_file
+
+    tower = tmp_path / "clip"
+    tower.mkdir()
+    for file in (original.parent / "clip").iterdir():
+        (tower / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tower / "model.safetensors")
+    (tower / "model.safetensors").unlink()
+    torch.save(weights, tower / "pytorch_model.bin")
+    convert_checkpoint(original, str(tower), tmp_path / "out")
+    converted = t.LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
+    found = converted.model.vision_tower.state_dict()
+    assert all(
+        torch.equal(found[name], value) for name, value in t.CLIPVisionModel.from_pretrained(tower).state_dict().items()
+    )
+    (tower / "pytorch_model.bin").write_bytes(pickle.dumps(_Bad()))
+    with pytest.raises(ValueError, match="does not load"):
+        convert_checkpoint(original, str(tower), tmp_path / "other")
+    (tower / "pytorch_model.bin").unlink()
+    gone = next(name for name in sorted(weights) if "mlp" in name)
+    save_file(
+        {name: value for name, value in weights.items() if name != gone}, tower / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ValueError, match=r"tower .* lacks 1 weights"):
+        convert_checkpoint(original, str(tower), tmp_path / "other")
+    (tower / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="does not load"):
+        convert_checkpoint(original, str(tower), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 class _Bad:
