@@ -23,7 +23,7 @@ QUESTION, OTHER = "what color is the first shape ?", "describe the video ."
 ANSWERS = ("it is red .", "a blue cross moves left then a red circle grows .", "yes .")
 TIMES = (0.0, 0.5, 1.5, 2.0, 3.5)
 GREEDY = Sampling(temperature=0, max_new_tokens=6)
-NO_PLAIN_WAY = {"vlm_rlaif"}  # Its pooling is the paper's own; tests/models/test_vlm_rlaif.py holds it.
+NO_PLAIN_WAY = {"vlm_rlaif"}  # Its pooling is the paper's own; tests/models/test_pooled_video.py holds it.
 
 
 @pytest.fixture(scope="module", params=sorted(zoo.ZOO))
