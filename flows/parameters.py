@@ -140,7 +140,7 @@ class ModelsConfig(BaseModel):
     sampling_copy: bool = Field(
         True,
         description="Sample rollouts from a copy with the adapter merged in: faster for small models. The copy takes "
-        "the memory of the language model a second time; false for large ones. Changes no more than last digits.",
+        "the memory of the language model a second time. Only in float32: half precision would round updates away.",
     )
     fit_memory: bool = Field(
         False,

@@ -159,7 +159,8 @@ class VideoLM:
 
     @property
     def _copies(self) -> bool:
-        return self.sampling_copy and not self.quantized and not is_partitioned(self.core)
+        whole = not self.quantized and not is_partitioned(self.core)
+        return self.sampling_copy and whole and self.core.dtype == torch.float32
 
     def _plain(self, merged: bool) -> Any:
         """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
@@ -401,8 +402,9 @@ class VideoLM:
     def merge_into_twin(self, name: str) -> None:
         """Refresh the plain copy that samples for adapter `name`; the frozen base is never written to.
 
-        The copy shares every weight that no adapter touches. Without one (`sampling_copy`; a base in four bits, or
-        divided among workers) adapter `name` is switched on instead, and the model itself samples.
+        The copy shares every weight that no adapter touches. Without one (`sampling_copy`; a base in four bits, divided
+        among workers, or in half precision, where merging would round updates away) adapter `name` is switched on
+        instead, and the model itself samples.
         """
         if self._copies:
             self._twin = merged_twin(self.core, self._twin, name)

@@ -47,8 +47,7 @@ class Qwen2Vl(Family):
         found, _ = model.model.get_rope_index(
             ids[None], mm_token_type_ids=kinds, video_grid_thw=_patches(model, shown), **self.timing(shown)
         )
-        positions: Tensor = found[:, 0]
-        return positions
+        return behind_the_video(found[:, 0], ids == model.config.video_token_id)
 
     def timing(self, shown: Footage) -> dict[str, Any]:  # noqa: ARG002 - the first generation does not tell the time
         """What positions depend on beside the grid."""
@@ -113,6 +112,21 @@ def _patched(processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tupl
     )
     _, rows, columns = made["video_grid_thw"][0].tolist()
     return made["pixel_values_videos"], (rows, columns)
+
+
+def behind_the_video(positions: Tensor, video: Tensor) -> Tensor:
+    """Positions [3, L] whose text after the video begins one after the largest that the video has.
+
+    So the weights were trained (https://arxiv.org/abs/2409.12191, section 2.1). transformers 5.23 goes on after the
+    video's rows and columns, in the middle of its time where that is longer.
+
+    Args:
+        positions: [3, L].
+        video: True [L] at the video's places.
+    """
+    end = int(video.nonzero()[-1]) + 1
+    gap = positions[:, :end].max() + 1 - positions[0, end]
+    return torch.cat([positions[:, :end], positions[:, end:] + gap], dim=1)
 
 
 def _patches(model: Any, shown: Footage) -> Tensor:

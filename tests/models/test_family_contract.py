@@ -78,13 +78,33 @@ def test_a_prompt_is_what_transformers_makes_of_the_same_frames(lm: VideoLM) -> 
     plain = _plain(lm)
     prompt = lm.prompt(QUESTION, _shown(lm))
     assert list(prompt.ids) == plain["input_ids"][0].tolist()
-    if "second_per_grid_ts" in plain:
-        plain["second_per_grid_ts"] = [(TIMES[-1] + 0.0 - (TIMES[0] + TIMES[1]) / 2) / 2]
+    if prompt.positions is not None:  # Behind a long video they are not transformers' own; see below.
+        plain["position_ids"] = prompt.positions[:, None]
     expected = lm.core(**{name: value for name, value in plain.items() if name != "video_metadata"}).logits[0, -1]
     answer = lm.response_ids("red")
     hidden = lm.hidden([prompt], [answer])
     found = lm.core.get_output_embeddings()(hidden.before_response[0, 0])
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [0.1, 5.0])
+def test_text_goes_on_behind_all_of_the_video(lm: VideoLM, apart: float) -> None:
+    """The video's positions are transformers' own; the text's count on from the largest of them."""
+    if lm.family.axes == 1:
+        pytest.skip("its positions count up")
+    shown = lm.encode(_frames(), [apart * number for number in range(len(TIMES))])
+    prompt = lm.prompt(QUESTION, shown)
+    ids, place = torch.tensor(prompt.ids), lm.core.config.video_token_id
+    merge = lm.core.config.vision_config.spatial_merge_size
+    grid = torch.tensor([[len(shown), shown.grid[0] * merge, shown.grid[1] * merge]])
+    steps = {"second_per_grid_ts": [2 * apart * 7 / 8]} if lm.core.config.model_type == "qwen2_5_vl" else {}
+    kinds = (ids == place)[None].int() * 2
+    theirs = lm.core.model.get_rope_index(ids[None], mm_token_type_ids=kinds, video_grid_thw=grid, **steps)[0][:, 0]
+    end = int((ids == place).nonzero()[-1]) + 1
+    assert prompt.positions is not None
+    assert torch.equal(prompt.positions[:, :end], theirs[:, :end])
+    first = int(theirs[:, :end].max()) + 1
+    assert prompt.positions[:, end:].tolist() == [list(range(first, first + len(ids) - end))] * 3
 
 
 @torch.no_grad()
