@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,15 +40,26 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
     return Prompt(tuple(ids.tolist()), visual, positions)
 
 
-def opening(lm: VideoLM) -> tuple[str, str]:
-    """A prompt, and the white space that the chat template writes between its end and an answer."""
+class Opening(NamedTuple):
+    """What stands before an answer.
+
+    Attributes:
+        text: a prompt, with the white space that the chat template writes between it and an answer.
+        ids: the tokens of the prompt alone; none where the template writes no space.
+    """
+
+    text: str
+    ids: list[int]
+
+
+def opening(lm: VideoLM) -> Opening:
+    """What the model's chat template writes before an answer."""
     asked = [_turn("user", "x")]
     before: str = lm.processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     whole: str = lm.processor.apply_chat_template([*asked, _turn("assistant", "x")], tokenize=False)
-    if not whole.startswith(before):
-        return before, ""
-    said = whole.removeprefix(before)
-    return before, said[: len(said) - len(said.lstrip())]
+    said = whole.removeprefix(before) if whole.startswith(before) else ""
+    space = said[: len(said) - len(said.lstrip())]
+    return Opening(before + space, lm.tokenizer(before, add_special_tokens=False)["input_ids"] if space else [])
 
 
 def answer_ids(lm: VideoLM, text: str) -> list[int]:
@@ -58,12 +69,10 @@ def answer_ids(lm: VideoLM, text: str) -> list[int]:
     space by itself; so what stands before is read too, and cut off again.
     """
     ids: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    before, space = lm.opening
-    if not space or not text:
+    before, head = lm.opening
+    if not head or not text:
         return ids
-    head, whole = (
-        lm.tokenizer(each, add_special_tokens=False)["input_ids"] for each in (before, before + space + text)
-    )
+    whole: list[int] = lm.tokenizer(before + text, add_special_tokens=False)["input_ids"]
     return whole[len(head) :] if whole[: len(head)] == head else ids
 
 

@@ -53,7 +53,7 @@ class RewardModel:
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         if form.words is not None:
-            yes, no = (lm.output_row(word) for word in form.words)
+            yes, no = (_output_row(lm, word) for word in form.words)
             with torch.no_grad():
                 self.head.weight.copy_((yes - no)[None])
 
@@ -173,3 +173,12 @@ class Scorer:
             return response.ids
         ids = self.reward.lm.response_ids(response.text)
         return ids if response.finished else ids[:-1]
+
+
+def _output_row(lm: VideoLM, word: str) -> Tensor:
+    """The language model's output row [D] of a word, float32; ValueError where it is not one known token."""
+    ids = lm.tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] == lm.tokenizer.unk_token_id:
+        raise ValueError(f"{word!r} is {len(ids)} tokens, or an unknown one, to this model: take a word of one token.")
+    row: Tensor = lm.core.get_output_embeddings().weight[ids[0]].detach().float()
+    return row

@@ -27,7 +27,7 @@ from models.meter import METER
 from models.packing import pack_answers
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
-from models.prompting import answer_ids, new_prompt, next_turn_ids, opening, window_of
+from models.prompting import Opening, answer_ids, new_prompt, next_turn_ids, opening, window_of
 from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
@@ -171,7 +171,7 @@ class VideoLM:
         return (*answer_ids(self, text), self.end_ids[0])
 
     @cached_property
-    def opening(self) -> tuple[str, str]:
+    def opening(self) -> Opening:
         """What stands before an answer (models.prompting.opening)."""
         return opening(self)
 
@@ -182,20 +182,6 @@ class VideoLM:
     def same_tokens(self, other: VideoLM) -> bool:
         """Whether a token means the same to both models."""
         return self is other or self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-
-    def output_row(self, word: str) -> Tensor:
-        """The language model's output row [D] of a word, float32.
-
-        Raises:
-            ValueError: the tokenizer does not know the word as one token.
-        """
-        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
-            raise ValueError(
-                f"{word!r} is {len(ids)} tokens, or an unknown one, to this model: take a word of one token."
-            )
-        row: Tensor = self.core.get_output_embeddings().weight[ids[0]].detach().float()
-        return row
 
     @torch.no_grad()
     def generate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from models.sequences import Footage
 VideoFrames = npt.NDArray[np.uint8]
 
 
-class Family:
+class Family(ABC):
     """Frames in, visual tokens out.
 
     A tower sees a **unit** of frames at a time: one, or a pair where it folds time. What it makes of a unit depends on
@@ -31,7 +32,7 @@ class Family:
     content: ClassVar[str] = "video"
     axes: ClassVar[int] = 1
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Any) -> None:  # noqa: B027 - most families have nothing to refuse
         """Raises ValueError for a checkpoint of this type that cannot be driven as the family is."""
 
     def unit(self, processor: Any) -> int:  # noqa: ARG002 - those that fold time read it from their processor
@@ -44,6 +45,7 @@ class Family:
         filled = [*frames, *[frames[-1]] * (-len(frames) % size)]
         return [tuple(filled[start : start + size]) for start in range(0, len(filled), size)]
 
+    @abstractmethod
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:
         """What the tower and the projector make of frames.
 
@@ -56,7 +58,6 @@ class Family:
         Returns:
             Tokens [U, P, C] of the units, and the grid (rows, columns) of a unit's P places.
         """
-        raise NotImplementedError
 
     def keep(self, tokens: Tensor, clips: Sequence[Sequence[int]]) -> tuple[Tensor, Sequence[Sequence[int]]]:
         """What of a video's tokens is worth keeping.

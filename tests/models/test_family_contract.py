@@ -27,12 +27,14 @@ NO_PLAIN_WAY = {"vlm_rlaif"}  # Its pooling is the paper's own; tests/models/tes
 
 
 @pytest.fixture(scope="module", params=sorted(zoo.ZOO))
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoLM:
-    folder = zoo.save(request.param, tmp_path_factory.mktemp(request.param))
-    model = VideoLM.load(str(folder))
-    model.folder = folder  # type: ignore[attr-defined]
-    model.known_as = request.param  # type: ignore[attr-defined]
-    return model
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint; its folder is called as the family is."""
+    return zoo.save(request.param, tmp_path_factory.mktemp("zoo") / request.param)
+
+
+@pytest.fixture(scope="module")
+def lm(folder: Path) -> VideoLM:
+    return VideoLM.load(str(folder))
 
 
 def _frames(seed: int = 0) -> VideoFrames:
@@ -71,9 +73,9 @@ def test_every_family_has_a_tiny_checkpoint() -> None:
 
 
 @torch.no_grad()
-def test_a_prompt_is_what_transformers_makes_of_the_same_frames(lm: VideoLM) -> None:
+def test_a_prompt_is_what_transformers_makes_of_the_same_frames(lm: VideoLM, folder: Path) -> None:
     """The same tokens as the family's own processor, and the same logits as its own forward from pixels."""
-    if lm.known_as in NO_PLAIN_WAY:  # type: ignore[attr-defined]
+    if folder.name in NO_PLAIN_WAY:
         pytest.skip("transformers has no such model")
     plain = _plain(lm)
     prompt = lm.prompt(QUESTION, _shown(lm))
@@ -189,8 +191,8 @@ def _adapted(lm: VideoLM, scale: float = 0.2) -> VideoLM:
     return lm
 
 
-def test_answers_that_share_a_prompt_have_the_plain_gradients(lm: VideoLM) -> None:
-    own = _adapted(VideoLM.load(str(lm.folder)))  # type: ignore[attr-defined]
+def test_answers_that_share_a_prompt_have_the_plain_gradients(folder: Path) -> None:
+    own = _adapted(VideoLM.load(str(folder)))
     shown = _shown(own)
     prompt = own.prompt(QUESTION, shown)
     shared = _gradients(own, [prompt] * len(ANSWERS))
@@ -200,8 +202,8 @@ def test_answers_that_share_a_prompt_have_the_plain_gradients(lm: VideoLM) -> No
         assert torch.allclose(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_layers_that_are_computed_again_have_the_plain_gradients(lm: VideoLM) -> None:
-    own = _adapted(VideoLM.load(str(lm.folder)))  # type: ignore[attr-defined]
+def test_layers_that_are_computed_again_have_the_plain_gradients(folder: Path) -> None:
+    own = _adapted(VideoLM.load(str(folder)))
     prompts = _prompts(own)
     plain = _gradients(own, prompts)
     own.gradient_checkpointing = True
@@ -211,9 +213,9 @@ def test_layers_that_are_computed_again_have_the_plain_gradients(lm: VideoLM) ->
         assert torch.allclose(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_training_changes_the_adapter_alone_and_it_loads_again(lm: VideoLM, tmp_path: Path) -> None:
+def test_training_changes_the_adapter_alone_and_it_loads_again(folder: Path, tmp_path: Path) -> None:
     """Three steps, both canaries, save, load: the same log-probabilities, and none of the tower's weights moved."""
-    own = VideoLM.load(str(lm.folder))  # type: ignore[attr-defined]
+    own = VideoLM.load(str(folder))
     prompts = _prompts(own)
     answers = [own.response_ids(text) for text in ANSWERS]
     blank = [own.prompt(QUESTION, blank_like(own, _shown(own)))] * 3
@@ -232,8 +234,8 @@ def test_training_changes_the_adapter_alone_and_it_loads_again(lm: VideoLM, tmp_
     kept = {name.replace("base_layer.", ""): value for name, value in own.core.named_parameters() if "lora" not in name}
     assert all(torch.equal(kept[name], value) for name, value in before.items())
     own.use("probe")
-    own.save_adapter("probe", tmp_path / "adapter", base=str(lm.folder))  # type: ignore[attr-defined]
-    again = VideoLM.load(str(lm.folder), adapter=tmp_path / "adapter")  # type: ignore[attr-defined]
+    own.save_adapter("probe", tmp_path / "adapter", base=str(folder))
+    again = VideoLM.load(str(folder), adapter=tmp_path / "adapter")
     with torch.no_grad():
         assert torch.allclose(again.logprobs(prompts, answers)[0], own.logprobs(prompts, answers)[0], atol=1e-5)
         own.merge_into_twin("probe")
@@ -242,8 +244,8 @@ def test_training_changes_the_adapter_alone_and_it_loads_again(lm: VideoLM, tmp_
 
 
 @torch.no_grad()
-def test_sampling_without_a_copy_draws_from_the_adapter_and_holds_the_weights_once(lm: VideoLM) -> None:
-    own = _adapted(VideoLM.load(str(lm.folder)))  # type: ignore[attr-defined]
+def test_sampling_without_a_copy_draws_from_the_adapter_and_holds_the_weights_once(folder: Path) -> None:
+    own = _adapted(VideoLM.load(str(folder)))
     own.sampling_copy = False
     own.merge_into_twin("probe")
     assert own._twin is None
