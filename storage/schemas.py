@@ -156,6 +156,48 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "exact?": _REAL,
         "slot?": _REAL,
     },
+    "questions": {  # Of benchmarks; benchmarks.items.Item.
+        "benchmark": _STRING,
+        "video": _STRING,
+        "questions": pa.list_(_STRING),
+        "answer": _STRING,
+        "options": pa.list_(_STRING),
+        "start?": _REAL,  # The part of the video that is asked about.
+        "end?": _REAL,
+        "aspects": pa.list_(_STRING),
+        "groups": _STRING,  # JSON
+        "source": _STRING,  # JSON
+    },
+    "predictions": {
+        "benchmark": _STRING,
+        "checkpoint": _STRING,
+        "question": _STRING,  # The item of `questions`.
+        "video": _STRING,
+        "frame_set": _STRING,
+        "n_frames": _INT,
+        "requests": pa.list_(_STRING),  # What the model was asked, as text.
+        "replies": pa.list_(_STRING),
+        "finished": pa.list_(_BOOL),
+        "scores": pa.list_(_REAL),  # Log-probability of each option, nats.
+        "n_tokens": pa.list_(_INT),  # Of each option where they are scored, else of each reply.
+        "preferred": pa.list_(_REAL),  # P(first option is better), by the order in which they were shown.
+    },
+    "grades": {  # One row an aspect of a prediction.
+        "benchmark": _STRING,
+        "checkpoint": _STRING,
+        "question": _STRING,
+        "video": _STRING,
+        "aspect": _STRING,
+        "protocol": _STRING,
+        "judge?": _STRING,  # Who decided, with version; none where rules did.
+        "outcome": _STRING,  # "ok" or why there is no grade (benchmarks.grades.Status).
+        "correct?": _BOOL,
+        "score?": _REAL,
+        "parsed?": _STRING,
+        "reply?": _STRING,  # The judge's last.
+        "attempts": _INT,  # How often the judge was asked.
+        "cost?": _REAL,
+    },
     "stages": {
         "stage": _STRING,
         "config": _STRING,  # JSON
@@ -205,6 +247,8 @@ _ORDER_IN_ITEM: dict[str, list[str]] = {
     "checkpoints": ["role", "arm", "step"],
     "metrics": ["step", "name", "arm"],
     "scores": ["checkpoint", "decoding"],
+    "predictions": ["benchmark", "checkpoint"],
+    "grades": ["benchmark", "checkpoint", "protocol", "aspect"],
 }
 # Rows are read in the order of these columns, which is total.
 ORDER: dict[str, list[str]] = {

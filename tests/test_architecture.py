@@ -1,4 +1,4 @@
-"""The arrows of the house: flows -> tasks -> {models, storage}; models and storage know nobody."""
+"""The arrows of the house: flows -> tasks -> {models, benchmarks, storage}; models and storage know nobody."""
 
 import ast
 import subprocess
@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"flows", "tasks", "models", "storage", "miniature"}
+ROOMS = {"flows", "tasks", "models", "benchmarks", "storage", "miniature"}
 ALLOWED = {
-    "flows": {"tasks", "models", "storage"},
-    "tasks": {"models", "storage"},
+    "flows": {"tasks", "models", "benchmarks", "storage"},
+    "tasks": {"models", "benchmarks", "storage"},
+    "benchmarks": {"storage"},
     "models": set(),
     "storage": set(),
     "miniature": {"models", "storage"},
 }
 FORBIDDEN = {
     "models": {"prefect", "ray", "deltalake", "pyarrow", "duckdb", "pydantic"},
+    "benchmarks": {"torch", "transformers", "prefect", "ray", "deltalake", "pyarrow", "duckdb", "pydantic"},
     "storage": {"torch", "transformers", "prefect", "ray"},
 }
 

@@ -1,0 +1,89 @@
+"""Reads annotation and prediction files: JSON lists or trees, JSON lines or CSV, gzipped, zipped or plain."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from storage.errors import FormatError
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a file, unpacked where it is gzipped or a zip archive of one file.
+
+    Raises:
+        FormatError: it cannot be read, is damaged, holds several files, or is not UTF-8.
+    """
+    try:
+        packed = path.read_bytes()
+        if packed[:2] == b"\x1f\x8b":
+            packed = gzip.decompress(packed)
+        elif packed[:4] == b"PK\x03\x04":
+            packed = _one_file(path, packed)
+        return packed.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(
+            f"{path}: cannot be read: {error}. Give a text file (UTF-8), or one in .gz or .zip."
+        ) from error
+
+
+def _one_file(path: Path, packed: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(names) != 1:
+            raise FormatError(f"{path}: holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one.")
+        return archive.read(names[0])
+
+
+def json_of_file(path: Path) -> Any:
+    """The JSON value of a file; of JSON lines, a list.
+
+    Raises:
+        FormatError: as `text_of_file`; or it is not JSON: the text says where, and names a comma too many.
+    """
+    text = text_of_file(path).strip()
+    if not text:
+        raise FormatError(f"{path}: is empty.")
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):
+            return [_line(path, number, line) for number, line in enumerate(lines, start=1)]
+        raise FormatError(f"{path}: not JSON: {error}.{_hint(text, error)}") from error
+
+
+def _hint(text: str, error: Exception) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return ""
+    before = text[: error.pos].rstrip()
+    if before.endswith(",") and text[error.pos : error.pos + 1] in "]}":
+        line = text.count("\n", 0, len(before)) + 1
+        return f" There is a comma before a closing bracket at line {line}: take it out."
+    return " A file is one JSON value, or one JSON object a line."
+
+
+def _line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} row {number}: not JSON: {error}.") from error
+
+
+def csv_of_file(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header. A cell that is not there is "".
+
+    Raises:
+        FormatError: as `text_of_file`; or it has no header.
+    """
+    reader = csv.DictReader(io.StringIO(text_of_file(path), newline=""), restval="")
+    if not reader.fieldnames:
+        raise FormatError(f"{path}: is empty; its first line must name the columns.")
+    return [{key: value for key, value in row.items() if key is not None} for row in reader]
