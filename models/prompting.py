@@ -77,7 +77,7 @@ def answer_ids(lm: VideoLM, text: str) -> list[int]:
     space by itself; so what stands before is read too, and cut off again.
     """
     ids: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    before, head = lm.opening
+    before, head = lm.opening.text, lm.opening.ids
     if not head or not text:
         return ids
     whole: list[int] = lm.tokenizer(before + text, add_special_tokens=False)["input_ids"]
