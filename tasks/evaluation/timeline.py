@@ -54,7 +54,7 @@ class Timeline:
     def _spoken(self, named: str, seconds: tuple[float, ...]) -> tuple[str, ...] | None:
         if self._subtitles is None:
             return None
-        from benchmarks.subtitles import lines_at
+        from benchmarks.subtitles import lines_at  # type: ignore[import-not-found,unused-ignore]
 
         path = self._subtitles / f"{PurePosixPath(named).stem}.srt"
         return lines_at(path, seconds) if path.is_file() else ()
