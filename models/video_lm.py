@@ -27,7 +27,7 @@ from models.meter import METER
 from models.packing import pack_answers
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
-from models.prompting import Opening, answer_ids, new_prompt, next_turn_ids, opening, window_of
+from models.prompting import Opening, continuation_ids, new_prompt, next_turn_ids, opening, window_of
 from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
@@ -148,9 +148,9 @@ class VideoLM:
         times = range(len(frames)) if seconds is None else seconds
         return encode_clips(self, frames, [range(len(frames))], times, len(frames)).shown(0)
 
-    def prompt(self, text: str, shown: Footage | None = None) -> Prompt:
+    def prompt(self, text: str, shown: Footage | None = None, *, system: str | None = None, begin: str = "") -> Prompt:
         """The chat prompt of a question about the frames that are shown (models.prompting.new_prompt)."""
-        return new_prompt(self, text, shown)
+        return new_prompt(self, text, shown, system, begin)
 
     @property
     def quantized(self) -> bool:
@@ -166,9 +166,9 @@ class VideoLM:
         """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
         return self._twin if merged and self._copies else self.core
 
-    def response_ids(self, text: str) -> tuple[int, ...]:
-        """The tokens of an answer, end token included, as the model would sample them."""
-        return (*answer_ids(self, text), self.end_ids[0])
+    def response_ids(self, text: str, begin: str = "") -> tuple[int, ...]:
+        """The tokens of an answer, end token included, as the model would sample them; behind `begin`, if any."""
+        return (*continuation_ids(self, begin, text), self.end_ids[0])
 
     @cached_property
     def opening(self) -> Opening:
