@@ -22,6 +22,7 @@ from flows.import_command import import_file
 from flows.judge_command import judge
 from flows.lake_option import NEWEST, LakeArgument, S3Block, command, having, newest, open_lake
 from flows.plan_command import plan
+from flows.score_command import compare, score
 
 if TYPE_CHECKING:
     from flows.parameters import Parameters
@@ -130,6 +131,8 @@ app.command()(push)
 app.command()(export)
 app.command("import")(import_file)
 app.command()(judge)
+app.command()(score)
+app.command()(compare)
 
 
 @app.command()

@@ -49,10 +49,19 @@ class Example:
 def examples_of(lake: Lake, found: Comparison, answers: tuple[Answers, Answers], each: int) -> list[Example]:
     """Up to `each` flips a direction, drawn by lot and always the same; those to the worse first."""
     chosen = [flip for won in (False, True) for flip in _drawn(found.flips, won)[:each]]
-    first, second = answers
-    videos = {first.videos.get(flip.first.item.id, flip.first.item.video) for flip in chosen}
-    pictures = pictures_of(lake, first.frames, videos, first.frame_set)
-    return [_example(flip, (found.first, found.second), (first, second), pictures) for flip in chosen]
+    pictures = _pictures(lake, answers[0], [flip.first.item.id for flip in chosen])
+    return [_example(flip, (found.first, found.second), answers, pictures) for flip in chosen]
+
+
+def _pictures(lake: Lake, answers: Answers, questions: Sequence[str]) -> dict[str, tuple[Picture, ...]]:
+    """The frames that were shown with questions; those about a part of a video have a frame set of their own."""
+    shown = {question: answers.shown[question] for question in questions if question in answers.shown}
+    found = {}
+    for frame_set in dict.fromkeys(each.frame_set for each in shown.values()):
+        own = {question: each.video for question, each in shown.items() if each.frame_set == frame_set}
+        pictures = pictures_of(lake, answers.frames, {*own.values()}, frame_set)
+        found |= {question: pictures.get(video, ()) for question, video in own.items()}
+    return found
 
 
 def _drawn(flips: Sequence[Flip], won: bool) -> list[Flip]:
@@ -67,11 +76,10 @@ def _example(
     pictures: dict[str, tuple[Picture, ...]],
 ) -> Example:
     item = flip.first.item
-    video = answers[0].videos.get(item.id, item.video)
     lettered = tuple(f"{letter}. {text}" for letter, text in zip(_LETTERS, item.options, strict=False))
     tags = [f"{kind.replace('_', ' ')}: {value}" for kind, value in item.groups.items()]
     return Example(
-        video=video,
+        video=item.video,
         window=item.window,
         questions=item.questions,
         options=lettered if len(lettered) == len(item.options) else (),
@@ -79,7 +87,7 @@ def _example(
         tags=tuple([flip.first.aspect, *tags] if flip.first.aspect else tags),
         won=flip.won,
         sides=(_side(names[0], flip.first, answers[0]), _side(names[1], flip.second, answers[1])),
-        pictures=pictures.get(video, ()),
+        pictures=pictures.get(item.id, ()),
     )
 
 

@@ -1,15 +1,17 @@
-"""Questions, predictions and grades as the lake keeps them, put together again for whoever compares or shows them."""
+"""Answers and grades of a checkpoint as the lake keeps them, put together for whoever compares or shows them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.grades import Grade, Graded
-from benchmarks.items import Item, Prediction
+from benchmarks.benchmark import Benchmark
+from benchmarks.grades import Graded
+from benchmarks.registry import benchmark
 from tasks.evaluation.entries import Entry
+from tasks.evaluation.items import Row, grade_of, item_of, prediction_of
 from tasks.label_versions import made_from
 
 if TYPE_CHECKING:
@@ -18,76 +20,58 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What of a video a checkpoint was shown: the lake's name of the video, and the frame set."""
+
+    video: str
+    frame_set: str
+
+
+@dataclass(frozen=True)
 class Answers:
-    """What one checkpoint said on one benchmark, and what it was worth.
+    """What one checkpoint said on one benchmark, and what it was worth by one protocol.
 
     Attributes:
         graded: in the order of the questions.
         replies: of the judge, by question and aspect, where one was asked.
-        videos: names that the lake has for the videos, by question.
-        frame_set: that the checkpoint was shown.
-        frames: the stage that sampled it; None where the lake does not say.
+        shown: by question, where it was asked.
+        frames: the stage that sampled the frames; None where the lake does not say.
     """
 
     graded: Sequence[Graded]
     replies: dict[tuple[str, str], str]
-    videos: dict[str, str]
-    frame_set: str
+    shown: dict[str, Shown]
     frames: StageResult | None
 
 
 def answers_of(lake: Lake, entry: Entry) -> Answers | None:
-    """The answers behind a number; None where the entry names no stages, or the lake has lost them."""
+    """The answers behind a number; None where the entry names no stages."""
     if not {"questions", "predictions", "grades"} <= set(entry.stages):
         return None
-    items = _items(lake, entry.stages["questions"], entry.benchmark)
-    said = _of(lake, "predictions", entry)
-    grades = [row for row in _of(lake, "grades", entry) if row["protocol"] == entry.protocol]
-    predictions = {row["question"]: _prediction(row) for row in said}
-    graded = [
-        Graded(items[row["question"]], row["aspect"], predictions.get(row["question"]), _grade(row))
-        for row in grades
-        if row["question"] in items
-    ]
-    places = {name: place for place, name in enumerate(items)}
+    questions = sorted(_ok(lake, "questions", entry), key=lambda row: int(row["place"]))
+    said = {row["question"]: row for row in _ok(lake, "predictions", entry)}
+    predictions = {name: prediction_of(row) for name, row in said.items()}
+    grades = {(row["question"], row["aspect"]): row for row in _ok(lake, "grades", entry)}
     return Answers(
-        sorted(graded, key=lambda each: (places[each.item.id], each.aspect)),
-        {(row["question"], row["aspect"]): row["reply"] for row in grades if row["reply"]},
-        {row["question"]: row["video"] for row in said},
-        said[0]["frame_set"] if said else entry.frames,
+        [
+            Graded(item, aspect, predictions.get(item.id), grade_of(row))
+            for item in map(item_of, questions)
+            for aspect in item.aspects
+            if (row := grades.get((item.id, aspect))) is not None
+        ],
+        {key: row["reply"] for key, row in grades.items() if row["reply"]},
+        {name: Shown(row["video"], row["frame_set"]) for name, row in said.items()},
         made_from(lake, entry.stages["predictions"]).get("frames"),
     )
 
 
-def _of(lake: Lake, table: str, entry: Entry) -> list[dict[str, Any]]:
-    """The ok rows of the entry's checkpoint and benchmark."""
-    rows = lake.table(table).read(entry.stages[table]).to_pylist()
-    own = (entry.benchmark, entry.checkpoint)
-    return [row for row in rows if row["status"] == "ok" and (row["benchmark"], row["checkpoint"]) == own]
+def benchmark_of(lake: Lake, entry: Entry) -> Benchmark:
+    """The benchmark of a number, with the settings that it was graded with."""
+    rows = lake.table("stages").read(entry.stages["grades"]).to_pylist()
+    config = json.loads(rows[0]["config"]) if rows else {}
+    return benchmark(entry.registry, **config.get("settings", {}))
 
 
-def _items(lake: Lake, key: str, benchmark: str) -> dict[str, Item]:
-    rows = lake.table("questions").read(key).to_pylist()
-    return {row["item_id"]: _item(row) for row in rows if row["status"] == "ok" and row["benchmark"] == benchmark}
-
-
-def _item(row: dict[str, Any]) -> Item:
-    return Item(
-        id=row["item_id"],
-        video=row["video"],
-        questions=tuple(row["questions"]),
-        answer=row["answer"],
-        options=tuple(row["options"]),
-        window=None if row["start"] is None or row["end"] is None else (row["start"], row["end"]),
-        aspects=tuple(row["aspects"]),
-        groups=json.loads(row["groups"]),
-        source=json.loads(row["source"]),
-    )
-
-
-def _prediction(row: dict[str, Any]) -> Prediction:
-    return Prediction(tuple(row["replies"]), tuple(row["scores"]), tuple(row["n_tokens"]), tuple(row["preferred"]))
-
-
-def _grade(row: dict[str, Any]) -> Grade:
-    return Grade(row["outcome"], row["correct"], row["score"], row["parsed"], judged=row["judge"] is not None)
+def _ok(lake: Lake, table: str, entry: Entry) -> list[Row]:
+    rows: list[Row] = lake.table(table).read(entry.stages[table]).to_pylist()
+    return [row for row in rows if row["status"] == "ok"]

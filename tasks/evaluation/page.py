@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.registry import benchmark as registered
 from tasks.evaluation.comparison import Comparison, compare
 from tasks.evaluation.conditions import Condition, conditions_of, main_conditions
-from tasks.evaluation.entries import Entry, Scores
+from tasks.evaluation.entries import Scores
 from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
-from tasks.evaluation.graded_rows import Answers, answers_of
+from tasks.evaluation.graded_rows import Answers, answers_of, benchmark_of
 from tasks.evaluation.plots import category_panels
 from tasks.evaluation.published_scores import Shelf, shelves_of
 from tasks.pages import render, without_places, write
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 PAGE = "evaluation.html"
 EXAMPLES = 3  # Flips that are shown, each direction of a comparison.
 _ALL_PAIRS = 4  # From more checkpoints on, each is compared with the first alone.
-
-Make = Callable[[Entry], Benchmark]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,6 @@ def evaluation_page(
     folder: Path,
     *,
     command: str = "",
-    make: Make | None = None,
     examples: int = EXAMPLES,
 ) -> Path:
     """Write evaluation.html into the folder and return its path.
@@ -74,16 +70,11 @@ def evaluation_page(
         scores: of the run.
         folder: the run's.
         command: what makes the run again; "" where that is not known.
-        make: the benchmark of an entry, with the settings that the run gave it; None: as the registry has it.
         examples: flipped answers that are shown of each direction of a comparison.
     """
     conditions = conditions_of(scores.entries)
     series = {name: place for place, name in enumerate(dict.fromkeys(each.checkpoint for each in scores.entries))}
-    compared = [
-        each
-        for condition in conditions
-        for each in _comparisons(lake, condition, make or (lambda entry: registered(entry.registry)), examples)
-    ]
+    compared = [each for condition in conditions for each in _comparisons(lake, condition, examples)]
     headline, notes = _headline(conditions, compared)
     page = EvaluationPage(
         run=scores.run,
@@ -110,13 +101,15 @@ def _anchor(place: int) -> str:
     return f"condition-{place}"
 
 
-def _comparisons(lake: Lake, condition: Condition, make: Make, examples: int) -> list[Compared]:
+def _comparisons(lake: Lake, condition: Condition, examples: int) -> list[Compared]:
     names = condition.checkpoints
     pairs = combinations(names, 2) if len(names) <= _ALL_PAIRS else ((names[0], other) for other in names[1:])
     entries = {name: entry for name in names if (entry := condition.entry(name)) is not None}
     answers = {name: found for name, entry in entries.items() if (found := answers_of(lake, entry)) is not None}
     return [
-        _compared(lake, condition, make(entries[one]), (one, other), (answers[one], answers[other]), examples)
+        _compared(
+            lake, condition, benchmark_of(lake, entries[one]), (one, other), (answers[one], answers[other]), examples
+        )
         for one, other in pairs
         if one in answers and other in answers and _ids(answers[one]) & _ids(answers[other])
     ]

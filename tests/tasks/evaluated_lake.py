@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from benchmarks.items import Item, Prediction
 from storage.lake import Lake
 from tasks.evaluation.entries import Entry, Scores
 from tasks.evaluation.file_scores import grades_of, measured
+from tasks.evaluation.items import question_row
 from tasks.stage import StageResult
 
 JUDGE = "judge-1@abc"
@@ -29,7 +29,7 @@ class Answered:
         self.items = items
         self.frames = frames
         self.entries: list[Entry] = []
-        rows = [{**provenance(each.id), "benchmark": "quiz", **_asked(each)} for each in items]
+        rows = [{**provenance(each.id), **question_row(each, n, "quiz", each.video)} for n, each in enumerate(items)]
         lost = {**provenance("q-lost"), "status": "quarantined", "reason": "q-lost: there is no video of it"}
         self.questions = committed(lake.table("questions"), [*rows, lost], "questions-quiz")
 
@@ -84,7 +84,7 @@ class Answered:
             }
             for each in graded
         ]
-        committed(self.lake.table("grades"), rows, key)
+        complete(self.lake, committed(self.lake.table("grades"), rows, key), {"settings": {"loud": True}})
         statuses: dict[str, int] = {}
         for each in graded:
             statuses[each.grade.status] = statuses.get(each.grade.status, 0) + 1
@@ -133,9 +133,3 @@ def entries_of(
         counts = {"n": each.metric.n, "left_out": each.metric.left_out, "printed": each.metric.printed}
         found.append(replace(blank, **about, **counts))
     return found
-
-
-def _asked(item: Item) -> dict[str, Any]:
-    shown = {"questions": [*item.questions], "options": [*item.options], "aspects": [*item.aspects]}
-    texts = {"groups": json.dumps(dict(item.groups)), "source": json.dumps(dict(item.source))}
-    return {"video": item.video, "answer": item.answer, "start": None, "end": None, **shown, **texts}

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from benchmarks.files import csv_of_file, json_of_file
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean, members
+from benchmarks.registry import KNOWN
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,12 @@ class Quiz:
         faults = [Fault("unknown", name, "no question has this id") for name in said if name not in known]
         faults += [Fault("missing", name, "there is no reply to it") for name in sorted(known - set(said))]
         return Predictions({name: Prediction((said[name],)) for name in said if name in known}, tuple(faults))
+
+
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quiz is among the benchmarks while a test runs."""
+    monkeypatch.setitem(sys.modules, "benchmarks.quiz", sys.modules[__name__])
+    monkeypatch.setitem(KNOWN, "quiz", ("quiz", "Quiz"))
 
 
 def item(row: Mapping[str, str]) -> Item:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from evaluated_lake import JUDGE, Answered, entries_of
-from quiz import Quiz, questions
+from quiz import Quiz, known, questions
 from small import keep_scenes, scenes
 from test_audit_page import svgs
 from test_report import Elements, plain
@@ -52,12 +52,14 @@ def answered(tmp_path: Path) -> Answered:
     return made
 
 
-def make(_: Entry) -> Quiz:
-    return Quiz()
+@pytest.fixture(autouse=True)
+def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quiz among the benchmarks."""
+    known(monkeypatch)
 
 
 def page_of(answered: Answered, folder: Path, **more: Any) -> str:
-    return evaluation_page(answered.lake, answered.scores(), folder, make=make, **more).read_text()
+    return evaluation_page(answered.lake, answered.scores(), folder, **more).read_text()
 
 
 def table(text: str, begin: str, end: str) -> str:
@@ -72,7 +74,7 @@ def test_the_page_shows_scores_comparisons_flips_and_faults(answered: Answered, 
     for said in ("Protocol official", "Graded by judge judge-1@abc", "Frames policy, at most 8", "Prompts feedbeef"):
         assert said in text, said
     assert "temperature 0" in text
-    assert "<td>20</td><td>5</td><td>33</td><td>2</td><td>0</td><td>4.2e-06</td>" in page, "McNemar under strict"
+    assert "<td>20</td><td>5</td><td>33</td><td>2</td><td>0</td><td>4.3e-06</td>" in page, "McNemar under strict"
     assert "right → wrong" in text
     assert "wrong → right" in text
     assert "1 × q-lost: there is no video of it" in text
@@ -172,7 +174,7 @@ def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None
 
 
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
-    from tasks.evaluation.graded_rows import answers_of
+    from tasks.evaluation.graded_rows import answers_of, benchmark_of
 
     entry = next(each for each in answered.entries if each.checkpoint == "base" and each.protocol == "judged")
     found = answers_of(answered.lake, entry)
@@ -183,3 +185,4 @@ def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> Non
     assert found.replies["q003", ""] == "3"
     assert answers_of(answered.lake, replace(entry, stages={})) is None
     assert isinstance(found.graded[0].item, Item)
+    assert benchmark_of(answered.lake, entry) == Quiz(loud=True)
