@@ -80,7 +80,7 @@ def lmms_activitynet(reply: str) -> tuple[str, int] | None:
     which the caller there stops with a TypeError.
     """
     try:
-        inside = reply.split("{")[1].split("}")[0]
+        inside, _, _ = reply.split("{")[1].partition("}")
         said = _literal("{" + inside + "}")
         score, pred = int(said["score"]), said["pred"]
         return _verdict(pred.lower()) or pred, score

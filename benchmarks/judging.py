@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from benchmarks.grades import Call, Grade, Graded, Status
 from benchmarks.metrics import Metric, mean, members
 from storage.errors import FormatError
 
+Value = Callable[[Grade], float | None]
+
 _FOLDER = Path(__file__).parent / "prompts"
 _NAME = re.compile(r"\{(\w+)\}")
 
 
+@cache
 def prompt(name: str, folder: str = "") -> str:
     """A text for a judge: from the file `<name>.txt` of `folder` where it has one, else from benchmarks/prompts.
 
@@ -61,7 +65,7 @@ def mean_of(
     name: str,
     group: str,
     graded: Iterable[Graded],
-    value: Callable[[Grade], float | None],
+    value: Value,
     *,
     digits: int | None = None,
     scale: float = 1.0,
@@ -90,3 +94,8 @@ def strict_verdict(grade: Grade) -> float:
 def strict_points(grade: Grade) -> float:
     """The score; 0 where there is none, or where it is out of range."""
     return grade.score or 0.0 if grade.status == "ok" else 0.0
+
+
+def as_points(score: float | None) -> float | None:
+    """A judge's score as a float, however many digits it has."""
+    return None if score is None else float(max(-1e300, min(score, 1e300)))

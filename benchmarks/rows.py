@@ -21,7 +21,7 @@ def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
     found = json_of_file(path)
     rows = [found] if isinstance(found, dict) and path.suffix == ".jsonl" else found
     if not isinstance(rows, list):
-        raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of {what}: give a JSON list or JSON lines.")
+        raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of {what}: give a list, or JSON lines.")
     return [(f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
@@ -80,6 +80,9 @@ class Places:
         for key, id in keyed:
             self._ids[key].append(id)
         self._seen: defaultdict[Hashable, int] = defaultdict(int)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._ids
 
     def next(self, key: Hashable) -> str | None:
         """The item of the next row of `key`; the last again where there are more rows than items; None for no item."""

@@ -3,20 +3,21 @@
 The judge says whether a prediction matches the answer, and gives it 0 to 5. The protocols ask it the same and read its
 reply differently:
 
-"official" is Video-ChatGPT's evaluate_activitynet_qa.py: the whole reply must be a Python dictionary; the score is cut to
-    a whole number and not clipped; "yes" and then "no" are looked for anywhere in 'pred', so "unknown" is a no, and what
-    has neither counts in the mean score alone. A reply that it would ask for again for ever, or that would stop it, is
-    "no verdict" and in no number.
-"video_llava" goes on where a kept reply would stop that script: the reply counts in the mean, as 0 unless its score can be
-    read, and has no verdict.
+"official" is Video-ChatGPT's evaluate_activitynet_qa.py: the whole reply must be a Python dictionary; the score is
+    cut to a whole number and not clipped; "yes" and then "no" are looked for anywhere in 'pred', so "unknown" is a
+    no, and what has neither counts in the mean score alone. A reply that it would ask for again for ever, or that
+    would stop it, is "no verdict" and in no number.
+"video_llava" goes on where a kept reply would stop that script: the reply counts in the mean, as 0 unless its score
+    can be read, and has no verdict.
 "vlm_rlaif" shows the judge the question as VLM-RLAIF stores it, with "<image>\\n" in front; a "</s>" that ends a
     prediction in its files is shown too. A reply that lacks a key is left out.
-"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; what is not "yes" is a no.
-    Where it would stop, "no verdict". It asks in a way of its own: see `question`.
-"llava_hound" cuts predictions to 256 words, takes the first digits behind 'score', and looks for "yes" and then "no" in
-    the whole reply; each number leaves out the replies that it finds nothing in.
-"strict" shows the prediction without "</s>", reads the reply rightly (benchmarks.judge_replies.strict_qa) and counts every
-    item: one without prediction, reply or readable verdict, or with a score outside 0 to 5, is wrong and has 0 points.
+"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; what is not "yes" is a
+    no. Where it would stop, "no verdict". It asks in a way of its own: see `question`.
+"llava_hound" cuts predictions to 256 words, takes the first digits behind 'score', and looks for "yes" and then "no"
+    in the whole reply; each number leaves out the replies that it finds nothing in.
+"strict" shows the prediction without "</s>", reads the reply rightly (benchmarks.judge_replies.strict_qa) and counts
+    every item: one without prediction, reply or readable verdict, or with a score outside 0 to 5, is wrong and has 0
+    points.
 
 The wording of the judge's prompt is ours: benchmarks/prompts/README.md.
 """
@@ -31,7 +32,7 @@ from typing import ClassVar, Literal
 from benchmarks import judge_replies, judging
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
-from benchmarks.metrics import Metric
+from benchmarks.metrics import ALL_DIGITS, Metric
 from benchmarks.qa_files import IMAGE, read_qa, read_qa_predictions, write_qa
 
 END = "</s>"
@@ -70,11 +71,11 @@ class ZeroShotQa:
     def read(self, files: Mapping[str, Path]) -> Annotations:
         return read_qa(files)
 
-    def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
+    def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:  # noqa: ARG002 - it asks the same of all
         question = item.questions[0]
         return (Request(question if self.question == "plain" else question.capitalize() + "?" + _ONE_WORD),)
 
-    def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
+    def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
         judging.check_protocol(protocol, self.protocols, self.name)
         strict = protocol == "strict"
         if prediction is None or not prediction.replies:
@@ -91,7 +92,7 @@ class ZeroShotQa:
         said = {"question": question, "answer": item.answer, "prediction": reply}
         return judging.call("qa_system", "qa_user", self.prompts, **said)
 
-    def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:
+    def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - the reply says all
         judging.check_protocol(protocol, self.protocols, self.name)
         return _READERS[protocol](reply)
 
@@ -101,7 +102,7 @@ class ZeroShotQa:
         strict = protocol == "strict"
         right = judging.strict_verdict if strict else judging.verdict
         points = judging.strict_points if strict else judging.points
-        digits, scale = _PRINTED.get(protocol, (None, 1.0))
+        digits, scale = _PRINTED[protocol]
         found = []
         for group, members in judging.by_group(graded).items():
             found.append(judging.mean_of("accuracy", group, members, right, digits=digits, scale=scale))
@@ -131,7 +132,7 @@ def _video_chatgpt(reply: str) -> Grade:
 def _video_llava(reply: str) -> Grade:
     read = judge_replies.video_chatgpt_qa(reply)
     if read.stage == "aggregate":
-        return Grade("unparsed", None, float(read.score or 0), judged=True)
+        return Grade("unparsed", None, judging.as_points(read.score) or 0.0, judged=True)
     return _video_chatgpt(reply)
 
 
@@ -139,7 +140,7 @@ def _lmms_eval(reply: str) -> Grade:
     read = judge_replies.lmms_activitynet(reply)
     if read is None:
         return Grade("no verdict", judged=True)
-    return Grade("ok", read[0] == "yes", float(read[1]), read[0], judged=True)
+    return Grade("ok", read[0] == "yes", judging.as_points(read[1]), read[0], judged=True)
 
 
 def _llava_hound(reply: str) -> Grade:
@@ -157,11 +158,13 @@ def _strict(reply: str) -> Grade:
 
 def _graded(verdict: str | None, score: float | None) -> Grade:
     correct = None if verdict is None else verdict == "yes"
-    return Grade("ok", correct, None if score is None else float(score), _shown(verdict, score), judged=True)
+    return Grade("ok", correct, judging.as_points(score), _shown(verdict, score), judged=True)
 
 
 def _shown(verdict: str | None, score: float | None) -> str | None:
-    return " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in (verdict, score) if part is not None) or None
+    """What was read, as "yes 4"."""
+    parts = [verdict or "", "" if score is None else f"{float(judging.as_points(score) or 0):g}"]
+    return " ".join(part for part in parts if part) or None
 
 
 _READERS = {
@@ -172,8 +175,15 @@ _READERS = {
     "llava_hound": _llava_hound,
     "strict": _strict,
 }
-# Digits and scale of accuracy; those not named print numbers whole.
-_PRINTED = {"llava_hound": (2, 100.0)}
+# Digits of both numbers as the script prints them, and the scale of the accuracy.
+_PRINTED: dict[str, tuple[int | None, float]] = {
+    "official": (ALL_DIGITS, 1.0),
+    "video_llava": (ALL_DIGITS, 1.0),
+    "vlm_rlaif": (ALL_DIGITS, 1.0),
+    "lmms_eval": (None, 100.0),
+    "llava_hound": (2, 100.0),
+    "strict": (None, 1.0),
+}
 
 
 class MsvdQa(ZeroShotQa):
