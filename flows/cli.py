@@ -16,6 +16,7 @@ from flows import environment
 from flows.adapter_commands import merge, push
 from flows.convert_command import convert
 from flows.doctor_command import doctor
+from flows.evaluate_command import evaluate
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
@@ -147,6 +148,9 @@ def relabel(
     for arm, counts in moved.items():
         out.print(f"{arm}: {', '.join(f'{pairs} {label}' for label, pairs in counts.items())}", soft_wrap=True)
     out.print(f"Moved labels: {page}", soft_wrap=True)
+
+
+app.command()(evaluate)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from tasks.boards import TrackerName
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
+from tasks.evaluation.sections import EvaluationConfig, check_frames
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
 from tasks.policy import PpoConfig
@@ -287,7 +288,14 @@ class Parameters(Labelling):
     agreement: AgreementConfig
     audit: AuditConfig = AuditConfig()
     benchmark: BenchmarkConfig
+    evaluate: EvaluationConfig | None = None
     report: ReportConfig
+
+    @model_validator(mode="after")
+    def _shows_what_is_sampled(self) -> Self:
+        if self.evaluate is not None:
+            check_frames(self.evaluate.benchmarks, self.frames)
+        return self
 
     @model_validator(mode="after")
     def _narrates_what_is_sampled(self) -> Self:

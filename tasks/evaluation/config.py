@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +16,6 @@ from models.settings import EngineName, NotNegative, Sampling
 from storage.errors import FormatError
 from tasks.answering import engine_field, forward_tokens_field
 
-logger = logging.getLogger(__name__)
 LOCAL = "local"
 
 
@@ -56,9 +54,9 @@ class ScoredBenchmark(BaseModel):
         known = self.made
         if unknown := sorted(set(self.protocols) - set(known.protocols)):
             raise ValueError(f"{self.benchmark} has no protocol {unknown[0]!r}; it knows {', '.join(known.protocols)}")
-        if missing := sorted(set(known.files) - set(self.files)):
+        if strange := sorted(set(self.files) - set(known.files)):
             told = "; ".join(f"{name!r}: {what}" for name, what in known.files.items())
-            raise ValueError(f"{self.benchmark} needs its files by these names: {told}; missing: {', '.join(missing)}")
+            raise ValueError(f"{self.benchmark} has no file {strange[0]!r}; it reads {told}")
         return self
 
     @cached_property
@@ -77,7 +75,9 @@ class ScoredBenchmark(BaseModel):
         made = self.made
         temperature = made.temperature if self.temperature is None else self.temperature
         return Sampling(
-            temperature=temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens or made.max_new_tokens
+            temperature=temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens or max(1, made.max_new_tokens),  # 0 where nothing is generated
         )
 
     @property
@@ -135,19 +135,24 @@ class GradingConfig(BaseModel):
             raise ValueError(f"judge {judge!r} is none of grading.endpoints; known: {known}")
 
 
-def file_digest(path: Path, what: str) -> str:
-    """SHA-256 of a file's bytes. Raises FormatError where it cannot be read; `what` says which it is."""
+def place_digest(place: Path, what: str) -> str:
+    """SHA-256 of a file's bytes; of a folder's files, names and bytes.
+
+    Raises:
+        FormatError: it cannot be read; `what` says which it is.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if place.is_dir():
+            files = sorted(path for path in place.rglob("*") if path.is_file())
+            digests = [f"{path.relative_to(place).as_posix()} {_digest(path)}" for path in files]
+            return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        return _digest(place)
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}); correct {what}, or make it readable.") from error
+        raise FormatError(
+            f"{place}: cannot be read ({error.strerror}); correct {what}, or make it readable."
+        ) from error
 
 
-def subtitles_digest(folder: Path) -> str:
-    """SHA-256 of a folder's subtitles, names and bytes. Raises FormatError where there are none."""
-    files = sorted(folder.glob("*.srt")) if folder.is_dir() else []
-    if not files:
-        raise FormatError(f"{folder}: holds no .srt file; correct the folder of subtitles, or leave it out.")
-    digests = [f"{path.name} {file_digest(path, 'the folder of subtitles')}" for path in files]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from benchmarks.grades import Call
 from benchmarks.items import Item, Prediction, Shown
 from storage.lake import Lake
 from tasks.candidates import choose
-from tasks.evaluation.config import ScoredBenchmark, file_digest, subtitles_digest
+from tasks.evaluation.config import ScoredBenchmark, place_digest
 from tasks.evaluation.items import NO_VIDEO, asked_rows, item_of, question_row
 from tasks.fanout import Outcome
 from tasks.instructions import UnknownVideoError, VideoNames
@@ -41,16 +41,16 @@ def questions(ctx: RunContext, config: ScoredBenchmark, videos: StageResult, lab
         StageError: a protocol needs a judge, and the configuration names none.
     """
     made = config.made
-    subtitles = None if config.subtitles is None else subtitles_digest(Path(config.subtitles).expanduser())
     stage = Stage(
         name="questions",
         table="questions",
         config={
             "benchmark": config.benchmark,
             "settings": config.settings,
-            "files": {name: file_digest(place, f"files of {label}") for name, place in config.places.items()},
+            "files": {name: place_digest(place, f"files of {label}") for name, place in config.places.items()},
             "video_prefix": config.video_prefix,
-            "subtitles": subtitles,
+            "subtitles": config.subtitles
+            and place_digest(Path(config.subtitles).expanduser(), f"subtitles of {label}"),
         },
         selection={"limit": config.limit},
         inputs=(videos.ref,),
