@@ -23,6 +23,7 @@ from flows.import_command import import_file
 from flows.judge_command import judge
 from flows.lake_option import NEWEST, LakeArgument, S3Block, command, having, newest, open_lake
 from flows.plan_command import plan
+from flows.results_command import results
 from flows.score_command import compare, score
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ app.command("import")(import_file)
 app.command()(judge)
 app.command()(score)
 app.command()(compare)
+app.command()(results)
 
 
 @app.command()

@@ -1,98 +1,172 @@
-"""Our numbers beside published ones: clearly apart, and only under the same metric and judge."""
+"""Our numbers beside published ones: clearly apart, and in one table only under the same judge and the same scorer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.published import Published, published
+from benchmarks.published import Published, read_published
 from tasks.evaluation.conditions import OVERALL, Unit, unit_of
 from tasks.evaluation.entries import Entry
 
 HERE = "measured here"
-_KINDS = {"published": "published", "re-run": "re-run by others"}
+KINDS = {"published": "published", "re-run": "re-run by others", "here": HERE}
+OWN_SCORER = "official"  # What published numbers mean that name no scorer.
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number as it is shown, with its interval where it was measured here."""
+
+    said: str
+    interval: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one model. `secondary`: as a third party tells it; `address` is where the source can be read."""
+    """One model's numbers from one source.
+
+    Attributes:
+        kind: whose numbers they are (KINDS).
+        values: by column; a column may be missing.
+        source: where they can be read, or how they were measured here.
+        secondary: the source repeats them.
+    """
 
     model: str
-    value: str
-    interval: str = ""
+    kind: str
+    values: dict[str, Value]
+    source: str
+    note: str
     secondary: bool = False
-    source: str = ""
-    address: str = ""
-    note: str = ""
+
+    @property
+    def address(self) -> str:
+        """The source, where it is one of the web."""
+        return self.source if self.source.startswith("https://") else ""
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Numbers of one benchmark and metric by one judge ("" by rules), by whose they are."""
+    """Numbers that may stand in one table: of one benchmark, by one snapshot of a judge or by rules, and one scorer.
+
+    Attributes:
+        benchmark: name in the registry.
+        judge: with its snapshot; "": rules.
+        scorer: script or protocol.
+        alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
+        columns: metrics, with their groups where these are not all items; and whether they are per cent.
+        rows: published, re-run and measured here, in this order.
+    """
 
     benchmark: str
-    metric: str
     judge: str
-    percent: bool
-    parts: tuple[tuple[str, tuple[Row, ...]], ...]
+    scorer: str
+    alone: str
+    columns: dict[str, bool]
+    rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
-        return f"{self.benchmark}: {self.metric}, {f'judge {self.judge}' if self.judge else 'by rules'}"
+        judged = f"judge {self.judge}" if self.judge else "by rules"
+        unsaid = ", snapshot not said" if self.alone else ""
+        return f"{self.benchmark}: {judged}{unsaid}, scorer {self.scorer}"
 
 
-def shelves_of(entries: Sequence[Entry], known: Sequence[Published] | None = None) -> list[Shelf]:
-    """A table for each benchmark, metric and judge of the entries, and for each judge under whom others published.
+_Place = tuple[str, str, str, str]  # Benchmark, judge, scorer, and the source where the judge's snapshot is not said.
+
+
+def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = None) -> list[Shelf]:
+    """The tables of all benchmarks that were measured, those with a number of ours first.
 
     Args:
         entries: measured here; without any, all that is known is shown.
-        known: published numbers; None: those that the project knows.
+        known: published numbers; None: those that come with the project.
     """
-    told = published() if known is None else known
-    measured = [each for each in entries if each.group == OVERALL]
-    benchmarks = list(
-        dict.fromkeys(each.registry for each in entries) or dict.fromkeys(each.benchmark for each in told)
-    )
-    found = []
-    for benchmark in benchmarks:
-        ours = [each for each in measured if each.registry == benchmark]
-        theirs = [each for each in told if each.benchmark == benchmark]
-        keys = [(each.metric, judge_of(each.judge)) for each in ours] + [(each.metric, each.judge) for each in theirs]
-        for metric, judge in dict.fromkeys(keys):
-            own = [each for each in ours if (each.metric, judge_of(each.judge)) == (metric, judge)]
-            others = [each for each in theirs if (each.metric, each.judge) == (metric, judge)]
-            found.append(_shelf(benchmark, metric, judge, own, others))
-    return found
+    told = list(read_published() if known is None else known)
+    benchmarks = dict.fromkeys([each.registry for each in entries] or [each.benchmark for each in told])
+    theirs: dict[_Place, list[Published]] = {}
+    for one in told:
+        theirs.setdefault(_place(one), []).append(one)
+    ours: dict[_Place, list[Entry]] = {}
+    for each in entries:
+        ours.setdefault((each.registry, judge_of(each.judge), each.protocol, ""), []).append(each)
+    places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
+    order = list(benchmarks)
+    places.sort(key=lambda place: (order.index(place[0]), place not in ours))
+    return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
 
 
 def judge_of(judge: str) -> str:
     """The judge's model and version, as published numbers name it: without what identifies its settings."""
-    return judge.partition("@")[0]
+    return judge.rpartition("@")[0] if "@" in judge else judge
 
 
-def _shelf(benchmark: str, metric: str, judge: str, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:
-    unit = _unit(ours, theirs)
-    parts = [(said, tuple(_theirs(each) for each in theirs if each.kind == kind)) for kind, said in _KINDS.items()]
-    parts.append((HERE, tuple(_ours(each, unit) for each in ours)))
-    return Shelf(benchmark, metric, judge, unit.scale == 100, tuple((kind, rows) for kind, rows in parts if rows))
+def _place(one: Published) -> _Place:
+    judge = f"{one.judge}-{one.snapshot}" if one.snapshot else one.judge
+    return one.benchmark, judge, one.scorer or OWN_SCORER, one.source if one.judge and not one.snapshot else ""
 
 
-def _unit(ours: Sequence[Entry], theirs: Sequence[Published]) -> Unit:
-    """That of the published numbers where they are per cent and ours are shares."""
-    unit = unit_of(ours)
-    shares = all(each.value is None or each.value <= 1 for each in ours)
-    if shares and any(each.value > 5 for each in theirs):
-        return Unit(100.0, max(1, unit.digits if unit.scale == 100 else unit.digits - 2))
-    return unit
+def _shelf(place: _Place, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:
+    wanted = dict.fromkeys([*(_column(one.metric, one.group) for one in theirs)])
+    shown = [each for each in ours if each.group == OVERALL or _column(each.metric, each.group) in wanted]
+    columns = {column: _percent(column, shown, theirs) for column in [*_columns(shown), *wanted]}
+    rows = [*_their_rows(theirs), *_our_rows(shown, columns)]
+    rows.sort(key=lambda row: list(KINDS.values()).index(row.kind))
+    return Shelf(*place, columns=columns, rows=tuple(rows))
 
 
-def _theirs(each: Published) -> Row:
-    address = each.source if each.source.startswith(("https://", "http://")) else ""
-    return Row(each.model, f"{each.value:g}", "", each.secondary, each.source, address, each.note)
+def _column(metric: str, group: str) -> str:
+    return metric if group == OVERALL else f"{metric}, {group}"
 
 
-def _ours(each: Entry, unit: Unit) -> Row:
-    interval = "" if each.low is None else f"{unit.said(each.low)} to {unit.said(each.high)}"
-    how = [each.split, f"protocol {each.protocol}", f"{each.n_frames} frames" if each.n_frames else each.frames]
-    note = f"{each.n:,} items{f', {each.left_out:,} left out' if each.left_out else ''}; prompts {each.prompt_hash}"
-    return Row(each.checkpoint, unit.said(each.value), interval, source=", ".join(filter(None, how)), note=note)
+def _columns(entries: Iterable[Entry]) -> list[str]:
+    return list(dict.fromkeys(_column(each.metric, each.group) for each in entries))
+
+
+def _percent(column: str, ours: Sequence[Entry], theirs: Sequence[Published]) -> bool:
+    """Whether a column holds shares: no number in it is beyond 1."""
+    numbers = [each.value for each in ours if _column(each.metric, each.group) == column and each.value is not None]
+    numbers += [one.value for one in theirs if _column(one.metric, one.group) == column]
+    return all(number <= 1 for number in numbers)
+
+
+def _their_rows(theirs: Sequence[Published]) -> list[Row]:
+    """One row for each model and source."""
+    found: dict[tuple[str, str, str, str, bool], list[Published]] = {}
+    for one in theirs:
+        found.setdefault((one.model, KINDS[one.kind], one.source, one.note, one.secondary), []).append(one)
+    return [
+        Row(model, kind, {_column(one.metric, one.group): _told(one, theirs) for one in own}, source, note, secondary)
+        for (model, kind, source, note, secondary), own in found.items()
+    ]
+
+
+def _told(one: Published, theirs: Sequence[Published]) -> Value:
+    share = _percent(_column(one.metric, one.group), (), theirs)
+    text = f"{one.value * (100 if share else 1):.6g}"
+    return Value(text if "." in text else f"{text}.0")
+
+
+def _our_rows(ours: Sequence[Entry], columns: dict[str, bool]) -> list[Row]:
+    """One row for each checkpoint and way of measuring."""
+    found: dict[tuple[str, str, str], list[Entry]] = {}
+    for each in ours:
+        drawn = ", ".join(f"{name} {value:g}" for name, value in each.decoding.items())
+        frames = f"{each.n_frames} frames" if each.n_frames else f"frames {each.frames}"
+        how = ", ".join(part for part in (each.split, frames, drawn) if part)
+        note = f"{each.n:,} items{f', {each.left_out:,} left out' if each.left_out else ''}; prompts {each.prompt_hash}"
+        # Metrics may leave out other items: the note is that of the first.
+        key = next((key for key in found if key[:2] == (each.checkpoint, how)), (each.checkpoint, how, note))
+        found.setdefault(key, []).append(each)
+    return [
+        Row(checkpoint, HERE, {_column(e.metric, e.group): _measured(e, ours, columns) for e in own}, how, note)
+        for (checkpoint, how, note), own in found.items()
+    ]
+
+
+def _measured(each: Entry, ours: Sequence[Entry], columns: dict[str, bool]) -> Value:
+    unit = unit_of(other for other in ours if other.metric == each.metric)
+    if columns[_column(each.metric, each.group)] and unit.scale == 1:
+        unit = Unit(100.0, max(1, unit.digits - 2))
+    return Value(unit.said(each.value), "" if each.low is None else f"{unit.said(each.low)} to {unit.said(each.high)}")

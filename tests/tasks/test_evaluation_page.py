@@ -21,6 +21,7 @@ from tasks.evaluation.entries import Entry, Scores
 from tasks.evaluation.file_scores import grades_of
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.published_scores import HERE, shelves_of
+from tasks.evaluation.results_page import results_page
 
 HOSTILE = "<script>alert('x')</script> & </article>"
 ITEMS = questions(60)
@@ -155,22 +156,62 @@ def measured_here(judge: str = "") -> list[Entry]:
     return entries_of("tuned", "official", grades_of(Quiz(), ITEMS, said, "official"), judge)
 
 
+def known_numbers() -> list[Published]:
+    about = {"benchmark": "quiz", "metric": "accuracy", "source": "https://example.org/a"}
+    return [
+        Published(**about, model="theirs", value=0.4974, kind="published", judge="gpt", snapshot="0613"),
+        Published(**about, model="again", value=0.481, kind="re-run", judge="gpt", snapshot="0301", secondary=True),
+        Published(**about, model="unsaid", value=0.62, kind="published", judge="gpt"),
+        Published(
+            **about | {"source": "https://example.org/b"}, model="else", value=0.7, kind="published", judge="gpt"
+        ),
+        Published(**about, model="scores", value=0.5, kind="re-run"),
+        Published(**about | {"benchmark": "other"}, model="far", value=0.1, kind="published"),
+    ]
+
+
 def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None:
-    known = [
-        Published("quiz", "accuracy", "theirs", 49.74, "gpt-a", "published", False, "https://example.org"),
-        Published("quiz", "accuracy", "again", 48.1, "gpt-b", "re-run", True, "a review"),
-        Published("other", "accuracy", "else", 10.0, "", "published", False, "elsewhere"),
+    shelves = shelves_of(measured_here("gpt-0613@0123"), known_numbers())
+    assert [(each.judge, each.alone, [row.model for row in each.rows]) for each in shelves] == [
+        ("gpt-0613", "", ["theirs", "tuned"]),
+        ("gpt-0301", "", ["again"]),
+        ("gpt", "https://example.org/a", ["unsaid"]),
+        ("gpt", "https://example.org/b", ["else"]),
+        ("", "", ["scores"]),
     ]
-    shelves = shelves_of(measured_here("gpt-a@0123"), known)
-    assert [(each.judge, [kind for kind, _ in each.parts]) for each in shelves] == [
-        ("gpt-a", ["published", HERE]),
-        ("gpt-b", ["re-run by others"]),
-    ]
-    ((_, theirs), (_, ours)) = shelves[0].parts
-    assert theirs[0].address == "https://example.org"
-    assert ours[0].value == "100.00"
-    assert shelves[1].parts[0][1][0].secondary
-    assert [each.benchmark for each in shelves_of([], known)] == ["quiz", "quiz", "other"]
+    theirs, ours = shelves[0].rows
+    assert (theirs.kind, theirs.address) == ("published", "https://example.org/a")
+    assert theirs.values["accuracy"].said == "49.74"
+    assert (ours.kind, ours.values["accuracy"].said) == (HERE, "100.00")
+    assert shelves[1].rows[0].secondary
+    assert "snapshot not said" in shelves[2].title
+
+
+def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
+    first, *others = shelves_of(measured_here(), known_numbers())
+    assert [row.model for row in first.rows] == ["scores", "tuned"]
+    assert all(row.kind != HERE for each in others for row in each.rows)
+
+
+def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
+    assert {each.benchmark for each in shelves_of([], known_numbers())} == {"quiz", "other"}
+    known = shelves_of([])
+    assert {row.kind for each in known for row in each.rows} == {"published", "re-run by others"}
+    for each in known:
+        assert each.columns
+        assert all(row.values for row in each.rows)
+
+
+def test_the_page_of_results_tells_runs_apart(tmp_path: Path) -> None:
+    runs = [Scores("one", tuple(measured_here())), Scores("two", tuple(measured_here()))]
+    page = results_page(runs, tmp_path / "new" / "results.html").read_text()
+    assert "Measured here (one, two), beside published numbers" in plain(page)
+    assert "one: tuned" in plain(page)
+    assert "two: tuned" in plain(page)
+    Elements(page)
+    every = results_page([], tmp_path / "results.html", ["msvd_qa"]).read_text()
+    assert "msvd_qa" in every
+    assert "tgif_qa" not in every
 
 
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
