@@ -87,7 +87,11 @@ def test_a_model_is_asked_where_questions_are_given(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_faults(tmp_path: Path) -> None:
-    rows = [*answers(3), {"question_id": "x", "answer": "a", "type": 9}, {"question_id": "y", "answer": "a", "type": []}]
+    rows = [
+        *answers(3),
+        {"question_id": "x", "answer": "a", "type": 9},
+        {"question_id": "y", "answer": "a", "type": []},
+    ]
     rows += [{"question_id": "v_a_b_0", "answer": "b", "type": 3}, {"question_id": "z", "answer": "", "type": 3}]
     read = EXACT.read({"answers": saved(tmp_path / "a.json", rows)})
     assert len(read.items) == 1

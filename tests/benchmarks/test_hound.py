@@ -42,7 +42,10 @@ def test_the_judge_is_shown_the_caption(tmp_path: Path) -> None:
     call = HOUND.grade(item, "", Prediction(("word " * 300,)), "official")
     assert isinstance(call, Call)
     assert call.system is None
-    assert "1. **Ground Truth Video Caption**: Caption 1.\n2. **Question Related to the Caption**: What now?\n" in call.user
+    assert (
+        "1. **Ground Truth Video Caption**: Caption 1.\n2. **Question Related to the Caption**: What now?\n"
+        in call.user
+    )
     assert call.user.count("word") == 256
     assert isinstance(HOUND, Benchmark)
 

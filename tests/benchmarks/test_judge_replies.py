@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -130,7 +130,13 @@ def test_no_text_makes_a_reader_fail(text: str) -> None:
 
 
 def test_a_reply_of_absurd_size_makes_no_reader_fail() -> None:
-    for text in ("9" * 5000, "{'pred': 'yes', 'score': " + "9" * 5000 + "}", "(" * 5000, "-" * 20000 + "1", "{" * 20000):
+    for text in (
+        "9" * 5000,
+        "{'pred': 'yes', 'score': " + "9" * 5000 + "}",
+        "(" * 5000,
+        "-" * 20000 + "1",
+        "{" * 20000,
+    ):
         replies.video_chatgpt_qa(text)
         replies.lmms_activitynet(text)
         replies.lmms_videochatgpt(text)
@@ -151,7 +157,7 @@ def test_strict_reads_a_dictionary_however_it_is_written(
     pred = {"json": str(yes).lower(), "python": str(yes), "bare": f"{quote}{'Yes' if yes else 'no'}.{quote}"}[writing]
     body = f"{{{quote}pred{quote}: {pred}, {quote}score{quote}: {score}}}"
     reply = before + (f"\n```json\n{body}\n```\n" if fenced else body) + after
-    fault = "" if 0 <= score <= 5 else "out of range"
+    fault: Literal["", "out of range"] = "" if 0 <= score <= 5 else "out of range"
     assert replies.strict_qa(reply) == Said(fault, score, "yes" if yes else "no")
     assert replies.strict_score(reply) == Said(fault, score)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graders import graded, numbers
+from graders import Judge, graded, numbers
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade
@@ -45,13 +45,16 @@ REST = {
 }
 
 
-def judge(item: Item, aspect: str, call: Call) -> str:
-    assert item.answer in call.user
-    place = GENERIC.index(item.id) if aspect == "correctness" else len(FIRST)
-    return FIRST[place] if place < len(FIRST) else REST[aspect]
+def judge_of(generic: list[str]) -> Judge:
+    """Says FIRST of the correctness of the first of these items."""
 
+    def judge(item: Item, aspect: str, call: Call) -> str:
+        assert item.answer in call.user
+        place = generic.index(item.id) if aspect == "correctness" else len(FIRST)
+        return FIRST[place] if place < len(FIRST) else REST[aspect]
 
-GENERIC: list[str] = []
+    return judge
+
 
 # 46 generic items (the fifth has no prediction, the sixth an empty one), 25 temporal, 46 consistency.
 BY_HAND = {
@@ -69,15 +72,15 @@ def test_a_run_by_hand(protocol: str, shapes: dict[str, Path], tmp_path: Path) -
     read = VCG.read(shapes)
     assert not read.faults
     assert len(read.items) == 46 + 25 + 46
-    GENERIC[:] = [item.id for item in read.items if "correctness" in item.aspects]
+    generic = [item.id for item in read.items if "correctness" in item.aspects]
     made = {item.id: Prediction(tuple(f"a reply to {q}" for q in item.questions)) for item in read.items}
-    del made[GENERIC[4]]
-    made[GENERIC[5]] = Prediction(("",))
+    del made[generic[4]]
+    made[generic[5]] = Prediction(("",))
     predictions = VCG.read_predictions(VCG.write(tmp_path, read.items, made), read.items)
     assert predictions.by_id == made
-    assert [(fault.kind, fault.where) for fault in predictions.faults] == [("missing", GENERIC[4])]
+    assert [(fault.kind, fault.where) for fault in predictions.faults] == [("missing", generic[4])]
 
-    metrics = VCG.metrics(graded(VCG, read.items, predictions.by_id, protocol, judge), protocol)
+    metrics = VCG.metrics(graded(VCG, read.items, predictions.by_id, protocol, judge_of(generic)), protocol)
     five = BY_HAND[protocol] | {"temporal": (4.0, 0), "consistency": (5.0, 0)}
     assert [metric.group for metric in metrics] == [*(f"aspect: {aspect}" for aspect in five), "overall"]
     for metric, (value, left_out) in zip(metrics, five.values(), strict=False):
@@ -129,7 +132,9 @@ def test_vlm_rlaif_shows_the_judge_question_1_twice(shapes: dict[str, Path]) -> 
         ("", ("no verdict", None), ("unparsed", 0), ("no verdict", 0)),
     ],
 )
-def test_one_reply_by_three_protocols(reply: str, official: Any, lmms: Any, strict: Any, shapes: dict[str, Path]) -> None:
+def test_one_reply_by_three_protocols(
+    reply: str, official: Any, lmms: Any, strict: Any, shapes: dict[str, Path]
+) -> None:
     item = VCG.read(shapes).items[0]
     for protocol, expected in {"official": official, "lmms_eval": lmms, "strict": strict}.items():
         grade = VCG.judged(item, "detail", reply, protocol)
@@ -146,7 +151,7 @@ def test_what_is_no_answer_needs_no_judge_under_strict(shapes: dict[str, Path]) 
 def test_without_all_five_there_is_no_mean(shapes: dict[str, Path]) -> None:
     read = VCG.read({"temporal": shapes["temporal"]})
     made = {item.id: Prediction(("a",)) for item in read.items}
-    found = numbers(VCG.metrics(graded(VCG, read.items, made, "official", judge), "official"))
+    found = numbers(VCG.metrics(graded(VCG, read.items, made, "official", judge_of([])), "official"))
     assert found == {("score", "aspect: temporal"): 4.0}
     with pytest.raises(FormatError, match="name some of generic, temporal, consistency"):
         VCG.read({})

@@ -100,7 +100,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ActivityNetQa().read({})
     with pytest.raises(FormatError, match="not a list of questions"):
         ActivityNetQa().read({"questions": saved(tmp_path / "tree.json", {"a": 1})})
-    files = {"questions": saved(tmp_path / "q.json", QUESTIONS), "answers": saved(tmp_path / "a.json", [{"answer": "x"}])}
+    files = {
+        "questions": saved(tmp_path / "q.json", QUESTIONS),
+        "answers": saved(tmp_path / "a.json", [{"answer": "x"}]),
+    }
     with pytest.raises(FormatError, match="cannot be paired"):
         ActivityNetQa().read(files)
 
@@ -219,7 +222,9 @@ def test_statuses_say_what_happened(tmp_path: Path) -> None:
     found = {
         protocol: [
             one.grade.status
-            for one in graded(ActivityNetQa(), items, predictions, protocol, lambda item, _, __: JUDGED[int(item.id)] or "")
+            for one in graded(
+                ActivityNetQa(), items, predictions, protocol, lambda item, _, __: JUDGED[int(item.id)] or ""
+            )
         ]
         for protocol in ("official", "strict")
     }
