@@ -3,8 +3,8 @@
 The judge is shown the caption of the video, the question, the true answer and the prediction, and gives a score of 1 to
 5. Accuracy is the share of scores of at least 3.
 
-"official" is https://github.com/RifleZhang/LLaVA-Hound-DPO, eval_qa.py: the prediction is cut to 256 words; the score is
-    the number behind "Score: ", else the commonest number of the reply, else 1; neither clipped nor asked for again.
+"official" is https://github.com/RifleZhang/LLaVA-Hound-DPO, eval_qa.py: the prediction is cut to 256 words; the score
+    is the number behind "Score: ", else the commonest number of the reply, else 1; nothing is clipped or asked again.
 "strict" reads a line "Score: 4" alone, of 1 to 5, and counts every item: one without prediction, reply or readable
     score is wrong and has 0 points.
 

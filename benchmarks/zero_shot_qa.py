@@ -208,4 +208,11 @@ class ActivityNetQa(ZeroShotQa):
     """ActivityNet-QA. Its questions are small letters without a question mark; scores come by type of question too."""
 
     name = "activitynet_qa"
-    protocols = ("official", "video_llava", "vlm_rlaif", "lmms_eval", "llava_hound", "strict")
+    protocols: ClassVar[tuple[str, ...]] = (
+        "official",
+        "video_llava",
+        "vlm_rlaif",
+        "lmms_eval",
+        "llava_hound",
+        "strict",
+    )
