@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,23 @@ class _Seen:
     tokens: Mapping[str, Pending]
 
 
-def scoring(step: Steps, how: How, models: Mapping[str, Model], after: Sequence[Pending] = ()) -> list[Evaluated]:
+@dataclass(frozen=True)
+class Scored:
+    """A model's grades on a benchmark by one protocol, some of it yet to come; `about`: the rest of Evaluated."""
+
+    about: dict[str, Any]
+    model: Any
+    questions: Any
+    predictions: Any
+    grades: Any
+
+    def done(self, step: Steps) -> Evaluated:
+        """The same, now that its stages are complete."""
+        stages = {name: getattr(self, name).ref for name in ("questions", "predictions", "grades")}
+        return Evaluated(model=step.unpack(self.model), **self.about, **stages)
+
+
+def scoring(step: Steps, how: How, models: Mapping[str, Model], after: Sequence[Pending] = ()) -> list[Scored]:
     """The graph. Models with one vision tower share visual tokens, benchmarks with one folder its frames.
 
     Args:
@@ -106,7 +122,7 @@ def _seen(
 
 def _scored(
     step: Steps, how: How, label: str, scored: ScoredBenchmark, seen: _Seen, checkpoint: str, model: Model
-) -> list[Evaluated]:
+) -> list[Scored]:
     """One model's answers to one benchmark, and their grades by each protocol."""
     asked, judge = seen.asked[label], how.decides(scored)
     shown = (asked, seen.sampled, seen.tokens[_base(model).tower])
@@ -115,7 +131,8 @@ def _scored(
     for protocol in scored.scored_by:
         about = (asked, said, judge, protocol, checkpoint, label)
         graded = step(grades, how.grading, scored, *about, label=f"{label} {checkpoint} {protocol}")
-        found.append(Evaluated(label, scored, checkpoint, model, protocol, judge, asked, said, graded))
+        named = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
+        found.append(Scored(named, model, asked, said, graded))
     return found
 
 
@@ -126,14 +143,5 @@ def _base(model: Model) -> ModelRef:
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
 def write_results(step: Steps, evaluated: list[Any], folder: Path) -> Path:
     """Writes scores and prediction files. Prefect puts results in the place of the futures in `evaluated`."""
-    done = [
-        replace(
-            each,
-            model=step.unpack(each.model),
-            questions=each.questions.ref,
-            predictions=each.predictions.ref,
-            grades=each.grades.ref,
-        )
-        for each in evaluated
-    ]
+    done = [each.done(step) for each in evaluated]
     return results(step.ctx.lake, step.ctx.run, done, folder, step.ctx.progress)

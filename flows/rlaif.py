@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_report, show_scores
-from flows.evaluation import How, Model, scoring, write_results
+from flows.evaluation import How, Model, Scored, scoring, write_results
 from flows.hooks import log_cancelled, log_failed
 from flows.material import critic_base, material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
@@ -25,7 +25,6 @@ from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
 from tasks.evaluation.entries import read_scores
-from tasks.evaluation.results import Evaluated
 from tasks.evaluation.sections import EvaluationConfig, endpoints_of
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
@@ -125,7 +124,7 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     return tuning(step, p)[0]
 
 
-def evaluation(step: Steps, p: Parameters, tuned: Tuned) -> list[Evaluated]:
+def evaluation(step: Steps, p: Parameters, tuned: Tuned) -> list[Scored]:
     """The models on the benchmarks of the section `evaluate`."""
     assert p.evaluate is not None
     how = How(p.evaluate.benchmarks, p.frames, p.visual_tokens, p.evaluate.answers, p.evaluate.grading, tuned.labeler)

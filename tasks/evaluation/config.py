@@ -30,21 +30,29 @@ class ScoredBenchmark(BaseModel):
     )
     videos: str = Field(description="Folder with its videos, files or folders of frames; its sub-folders count too.")
     video_prefix: str = Field(
-        "", description="What the videos' files have before the names in the annotation file: v_ for ActivityNet's."
+        default="",
+        description="What the videos' files have before the names in the annotation file: v_ for ActivityNet's.",
     )
     subtitles: str | None = Field(
-        None, description="Folder with subtitles, one .srt file called as its video; empty: the model is shown none."
+        default=None,
+        description="Folder with subtitles, one .srt file called as its video; empty: the model is shown none.",
     )
-    split: str = Field("", description="What these files are called in the results, such as test or val.")
-    settings: dict[str, Any] = Field({}, description="The benchmark's own settings, such as a prompt.")
-    limit: int | None = Field(None, ge=1, description="Ask only this many items, always the same ones; null: all.")
+    split: str = Field(default="", description="What these files are called in the results, such as test or val.")
+    settings: dict[str, Any] = Field(default={}, description="The benchmark's own settings, such as a prompt.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Ask only this many items, always the same ones; null: all."
+    )
     frame_set: str = Field("policy", description="Frame set that the model is shown; one of frames.sets.")
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest answer in tokens; null: the benchmark's.")
-    temperature: NotNegative | None = Field(None, description="Of sampling; 0: the likeliest; null: the benchmark's.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Share of the likeliest tokens that are drawn from.")
-    protocols: tuple[str, ...] = Field((), description="By which it is scored; none named: all that it knows.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer in tokens; null: the benchmark's."
+    )
+    temperature: NotNegative | None = Field(
+        default=None, description="Of sampling; 0: the likeliest; null: the benchmark's."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the likeliest tokens that are drawn from.")
+    protocols: tuple[str, ...] = Field(default=(), description="By which it is scored; none named: all that it knows.")
     judge: str | None = Field(
-        None,
+        default=None,
         description="Who decides where rules cannot: local (models.judge), or one of grading.endpoints; null: nobody, "
         "for benchmarks that need none.",
     )
@@ -96,10 +104,10 @@ class AnswersConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    batch_size: int = Field(16, ge=1, description="Answers drawn, or choices scored, together.")
+    batch_size: int = Field(default=16, ge=1, description="Answers drawn, or choices scored, together.")
     forward_tokens: int | None = forward_tokens_field()
     engine: EngineName = engine_field()
-    shard_size: int = Field(64, ge=1, description="Questions that are committed together.")
+    shard_size: int = Field(default=64, ge=1, description="Questions that are committed together.")
 
 
 class GradingConfig(BaseModel):
@@ -108,19 +116,20 @@ class GradingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     endpoints: dict[str, JudgeEndpoint] = Field(
-        {}, description="Judges behind OpenAI-compatible endpoints, by the name that a benchmark asks for."
+        default={}, description="Judges behind OpenAI-compatible endpoints, by the name that a benchmark asks for."
     )
     sampling: Sampling = Field(
-        Sampling(temperature=0.0, max_new_tokens=64), description="How a local judge replies; temperature 0: likeliest."
+        default=Sampling(temperature=0.0, max_new_tokens=64),
+        description="How a local judge replies; temperature 0: likeliest.",
     )
     reasks: int = Field(
-        2,
+        default=2,
         ge=0,
         description="How often a local judge that gave no verdict is asked again, by other draws; never at temperature "
         "0, where it would say the same. An endpoint has its own reasks.",
     )
-    batch_size: int = Field(16, ge=1, description="Questions that a local judge is asked together.")
-    shard_size: int = Field(256, ge=1, description="Answers whose grades are committed together.")
+    batch_size: int = Field(default=16, ge=1, description="Questions that a local judge is asked together.")
+    shard_size: int = Field(default=256, ge=1, description="Answers whose grades are committed together.")
 
     @model_validator(mode="after")
     def _free_name(self) -> Self:

@@ -22,9 +22,9 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     benchmarks: Benchmarks = Field(description="What is scored, by what it is called in the results.")
-    answers: AnswersConfig = Field(AnswersConfig(), description="How the models' answers are computed.")
+    answers: AnswersConfig = Field(default=AnswersConfig(), description="How the models' answers are computed.")
     grading: GradingConfig = Field(
-        GradingConfig(), description="Who grades where rules cannot; local is the labeler, models.labeler."
+        default=GradingConfig(), description="Who grades where rules cannot; local is the labeler, models.labeler."
     )
 
     @model_validator(mode="after")
