@@ -29,6 +29,7 @@ class Ungraded:
     """Grades of one status other than "ok"; `examples` are item, and what was replied."""
 
     checkpoint: str
+    condition: Condition
     status: str
     meaning: str
     count: int
@@ -37,32 +38,32 @@ class Ungraded:
 
 @dataclass(frozen=True)
 class Faults:
-    """What went wrong under one condition.
+    """What went wrong with one benchmark of a run.
 
     Attributes:
-        condition: where.
+        benchmark: what the run calls it.
         kinds: rows of annotation files that are no items, and items that could not be asked, by kind.
-        ungraded: by checkpoint and status.
-        troubles: why items were quarantined, by stage.
+        ungraded: by condition, checkpoint and status.
+        troubles: why items were quarantined, by what they are.
     """
 
-    condition: Condition
+    benchmark: str
     kinds: dict[str, int]
     ungraded: list[Ungraded]
     troubles: dict[str, tuple[Trouble, ...]]
 
 
 def faults_of(lake: Lake, conditions: Sequence[Condition]) -> list[Faults]:
-    """The faults of each condition that has some."""
-    found = [
-        Faults(
-            each,
-            each.faults(),
-            [one for name in each.checkpoints for one in _ungraded(lake, each, name)],
-            _troubles(lake, each),
-        )
-        for each in conditions
-    ]
+    """The faults of each benchmark that has some."""
+    found = []
+    for benchmark in dict.fromkeys(each.benchmark for each in conditions):
+        own = [each for each in conditions if each.benchmark == benchmark]
+        kinds: dict[str, int] = {}
+        for each in own:
+            for kind, count in each.faults().items():
+                kinds[kind] = max(count, kinds.get(kind, 0))
+        ungraded = [one for each in own for name in each.checkpoints for one in _ungraded(lake, each, name)]
+        found.append(Faults(benchmark, kinds, ungraded, _troubles(lake, own)))
     return [each for each in found if any(each.kinds.values()) or each.ungraded or each.troubles]
 
 
@@ -78,11 +79,14 @@ def _ungraded(lake: Lake, condition: Condition, checkpoint: str) -> list[Ungrade
     for status, count in statuses.items():
         own = [each for each in graded if each.grade.status == status][:_EXAMPLES]
         examples = tuple((each.item.id, told.get((each.item.id, each.aspect)) or reply_of(each)) for each in own)
-        found.append(Ungraded(checkpoint, status, _MEANINGS.get(status, ""), count, examples))
+        found.append(Ungraded(checkpoint, condition, status, _MEANINGS.get(status, ""), count, examples))
     return found
 
 
-def _troubles(lake: Lake, condition: Condition) -> dict[str, tuple[Trouble, ...]]:
-    keys = dict.fromkeys((table, key) for each in condition.entries for table, key in each.stages.items())
-    found = {f"{table} {key[:8]}": troubles_of(lake, table, key) for table, key in keys}
+def _troubles(lake: Lake, conditions: Sequence[Condition]) -> dict[str, tuple[Trouble, ...]]:
+    stages: dict[tuple[str, str], str] = {}
+    for each in (entry for condition in conditions for entry in condition.entries):
+        for table, key in each.stages.items():
+            stages.setdefault((table, key), table if table == "questions" else f"{table} of {each.checkpoint}")
+    found = {name: troubles_of(lake, table, key) for (table, key), name in stages.items()}
     return {name: each for name, each in found.items() if each}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import Benchmark
-from tasks.evaluation.comparison import Comparison, compare
-from tasks.evaluation.conditions import Condition, conditions_of, main_conditions
+from tasks.evaluation.comparison import Comparison, Difference, compare
+from tasks.evaluation.conditions import OVERALL, Condition, conditions_of, main_conditions
 from tasks.evaluation.entries import Scores
 from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
@@ -37,10 +37,24 @@ class Compared:
     found: Comparison
     examples: list[Example]
 
+    @property
+    def first_rows(self) -> list[Difference]:
+        """The differences over all items; where there are none, all."""
+        return [each for each in self.found.differences if each.group == OVERALL] or list(self.found.differences)
+
+    @property
+    def more_rows(self) -> list[Difference]:
+        """The others."""
+        return [each for each in self.found.differences if each not in self.first_rows]
+
 
 @dataclass(frozen=True)
 class EvaluationPage:
-    """Everything on the page. Empty lists are parts that this evaluation does not have."""
+    """Everything on the page. Empty lists are parts that this evaluation does not have.
+
+    `panels` and examples of flips are those of each benchmark's main condition (`main_conditions`), by its anchor: the
+    other protocols read the same answers.
+    """
 
     run: str
     headline: str
@@ -74,7 +88,10 @@ def evaluation_page(
     """
     conditions = conditions_of(scores.entries)
     series = {name: place for place, name in enumerate(dict.fromkeys(each.checkpoint for each in scores.entries))}
-    compared = [each for condition in conditions for each in _comparisons(lake, condition, examples)]
+    main = main_conditions(conditions)
+    compared = [
+        each for condition in conditions for each in _comparisons(lake, condition, examples if condition in main else 0)
+    ]
     headline, notes = _headline(conditions, compared)
     page = EvaluationPage(
         run=scores.run,
@@ -82,7 +99,7 @@ def evaluation_page(
         notes=notes,
         conditions=conditions,
         series=series,
-        panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions)},
+        panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions) if each in main},
         compared=compared,
         faults=faults_of(lake, conditions),
         shelves=shelves_of(scores.entries),
@@ -156,7 +173,7 @@ def _headline(conditions: Sequence[Condition], compared: Sequence[Compared]) -> 
 def _said(first: str, second: str, compared: Sequence[Compared]) -> str:
     """How the second checkpoint does against the first, by the first metric of each benchmark."""
     found = [
-        (each.condition.name, each.found.differences[0])
+        (each.condition.name, each.first_rows[0])
         for each in compared
         if (each.found.first, each.found.second) == (first, second) and each.found.differences
     ]

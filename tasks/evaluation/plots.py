@@ -14,7 +14,7 @@ _MOST_GROUPS = 40
 def category_panels(condition: Condition, series: Mapping[str, int]) -> list[Panel]:
     """A figure for each kind of group of each metric; `series` has the checkpoints' colours."""
     return [
-        Panel(_title(each), _drawn(each, condition.checkpoints, series), condition.judged_by)
+        Panel(_title(each), _drawn(each, condition.checkpoints, series))
         for each in condition.breakdowns
         if 1 < len(each.groups) <= _MOST_GROUPS
     ]
