@@ -51,19 +51,19 @@ def judge_prices(
 
 
 def _calls(scored: ScoredBenchmark) -> list[Call]:
-    """What the judge is asked about one model, each call once: protocols that ask the same share it."""
+    """What the judge is asked about one model; protocols that ask the same about an answer share a call."""
     made = scored.made
     items = list(made.read(scored.places).items)
     if scored.limit is not None:
         chosen = {row["item_id"] for row in choose([{"item_id": item.id} for item in items], scored.limit)}
         items = [item for item in items if item.id in chosen]
-    found = {
-        (item.id, aspect): made.grade(item, aspect, _answered(scored, item), protocol)
+    found = dict.fromkeys(
+        (item.id, aspect, made.grade(item, aspect, _answered(scored, item), protocol))
         for protocol in scored.scored_by
         for item in items
         for aspect in item.aspects
-    }
-    return [call for call in dict.fromkeys(found.values()) if isinstance(call, Call)]
+    )
+    return [call for _, _, call in found if isinstance(call, Call)]
 
 
 def _answered(scored: ScoredBenchmark, item: Item) -> Prediction:
