@@ -197,7 +197,7 @@ def _prediction(row: dict[str, Any], item: Item) -> Prediction | None:
     letter = LETTERS[place] if place is not None else None
     reply = row.get("reply")
     # The number is the prediction; the text is kept only where it says the same.
-    if not isinstance(reply, str) or letter_of(reply, item.options) != letter:
+    if not isinstance(reply, str) or (reply != letter and letter_of(reply, item.options) != letter):
         reply = letter or ""
     return Prediction((reply,), truth=LETTERS[truth] if truth is not None else None)
 

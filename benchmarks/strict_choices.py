@@ -15,6 +15,8 @@ from benchmarks.choices import LETTERS
 # What a model thinks is no answer; nor are the marks that end its turn.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.IGNORECASE | re.DOTALL)
 _ENDINGS = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<eos>))+\s*\Z")
+_BLANKS, _BREAKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]"), re.compile(r"\s*\n\s*")
+_LONE = re.compile(r"[^\w<]*([A-Ha-h])[^\w<]*")
 _SCOPES = (
     re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL),
     re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"),
@@ -40,7 +42,7 @@ _STATING = re.compile(r"\A\W*(?:the\s+)?(?:\w+\s+)?(?:answer|option|choice)(?:\s
 
 @lru_cache
 def _forms(last: str) -> dict[str, re.Pattern[str]]:
-    """The forms in which a reply can give one of the letters A to `last`."""
+    """The forms in which a reply can give one of the letters A to `last`, the surest first; each has one group."""
     big = f"[A-{last}]"
     any_case = f"[A-{last}a-{last.lower()}]"
     # A letter in any case, not a part of a word; "a" and "i" are words where another word follows.
@@ -76,10 +78,15 @@ def _forms(last: str) -> dict[str, re.Pattern[str]]:
             rf"(?:\((?P<round>{any_case})\)|\*\*\(?(?P<bold>{big})[.:)]?\*\*|\b(?:[Oo]ption|[Cc]hoice)\s+(?P<named>{big}))(?!\w)"
         ),
         "last": re.compile(
-            rf"(?:[:=>→,]|\b(?:so|therefore|thus|hence|be|is|say)\b){_OPEN}(?P<letter>{big}){_CLOSE}[.!]*{_CLOSE}\Z"
+            rf"(?:[:=>→,]|\b(?i:so|therefore|thus|hence|be|is|say|definitely|clearly|probably)\b){_OPEN}(?P<letter>{big}){_CLOSE}[.!]*{_CLOSE}\Z"
         ),
-        "marker": re.compile(rf"(?<!\w)\(?(?P<letter>{big})[).:](?=\s*(?P<text>[^\n]{{0,200}}))"),
     }
+
+
+@lru_cache
+def _markers(last: str) -> re.Pattern[str]:
+    """A letter that is set in front of a text, and the text."""
+    return re.compile(rf"(?<!\w)\(?(?P<letter>[A-{last}])[).:](?=\s*(?P<text>[^\n]{{0,200}}))")
 
 
 def letter_of(reply: str, options: Sequence[str]) -> str | None:
@@ -94,26 +101,34 @@ def letter_of(reply: str, options: Sequence[str]) -> str | None:
         reply: what the model said.
         options: their texts in order, without letters.
     """
-    text = re.sub(r"[^\S\n]+", " ", _ENDINGS.sub("", _THOUGHTS.sub(" ", reply)))
-    text = re.sub(r"\s*\n\s*", "\n", text).strip()
-    for scope in _SCOPES:
-        inside = scope.findall(text)
-        if inside:
-            text = inside[-1].strip()
-    text = _LATEX.sub(r"\1", text)
-    forms = _forms(LETTERS[min(max(len(options), 8), 26) - 1])
-    for form in ("final", "stated", "affirmed", "alone", "leading", "marked", "last"):
-        letters = set(_letters(forms[form], text))
+    lone = _LONE.fullmatch(reply)
+    if lone:
+        return lone[1].upper()
+    text = _said(reply)
+    last = LETTERS[min(max(len(options), 8), 26) - 1]
+    for name, form in _forms(last).items():
+        letters = set(_letters(form, text))
         if letters:
-            return _agreed(letters, forms["marker"], text, options, listed=form in ("leading", "marked"))
+            return _agreed(letters, _markers(last), text, options, listed=name in ("leading", "marked"))
     return _by_text(text, options)
+
+
+def _said(reply: str) -> str:
+    """The part of a reply that is its answer, without thoughts, tags and marks; one blank, one line break at a time."""
+    text = _ENDINGS.sub("", _THOUGHTS.sub(" ", reply)) if "<" in reply else reply
+    text = _BREAKS.sub("\n", _BLANKS.sub(" ", text)).strip()
+    if "<" in text or "\\" in text:
+        for scope in _SCOPES:
+            inside = scope.findall(text)
+            text = inside[-1].strip() if inside else text
+        text = _LATEX.sub(r"\1", text)
+    return text
 
 
 def _letters(form: re.Pattern[str], text: str) -> Iterator[str]:
     """Every letter that `text` gives in this form, but those it denies; "" for each alternative to one."""
     for found in form.finditer(text):
-        letter = next(value for value in found.groupdict().values() if value)
-        place = next(found.start(name) for name, value in found.groupdict().items() if value)
+        letter, place = found[found.lastindex or 0], found.start(found.lastindex or 0)
         if _DENIED.search(text, max(0, place - 40), place):
             continue
         yield letter.upper()
@@ -129,11 +144,10 @@ def _agreed(
     if len(letters) != 1 or "" in letters:
         return None
     letter = letters.pop()
-    plain = [_plain(option) for option in options]
     for found in marker.finditer(text):
         behind, named = _plain(found["text"]), LETTERS.index(found["letter"])
-        own = plain[named] if named < len(plain) else ""
-        if found["letter"] == letter and behind in plain and behind != own:
+        own = _plain(options[named]) if named < len(options) else ""
+        if found["letter"] == letter and behind and behind != own and behind in map(_plain, options):
             return None
         if listed and found["letter"] != letter and own and behind.startswith(own):
             return None

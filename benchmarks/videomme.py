@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -236,14 +236,18 @@ def _answer(row: dict[str, Any], id: str, options: tuple[str, ...]) -> str:
     return texts[answer]
 
 
-def _groups(item: Item) -> Iterator[str]:
-    """The groups that an item counts in, "overall" among them."""
-    duration = item.groups.get("duration")
-    for prefix in (f"duration: {duration}", "") if duration else ("",):
-        yield prefix or "overall"
-        for key in _TABLE:
-            if key in item.groups:
-                yield f"{prefix}, {key}: {item.groups[key]}" if prefix else f"{key}: {item.groups[key]}"
+def _groups(item: Item) -> tuple[str, ...]:
+    return _groups_of(tuple(item.groups.get(key, "") for key in ("duration", *_TABLE)))
+
+
+@lru_cache
+def _groups_of(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The groups that an item of this duration, domain, sub-category and task type counts in, "overall" among them."""
+    duration, *others = values
+    each = [f"{key}: {value}" for key, value in zip(_TABLE, others, strict=True) if value]
+    if not duration:
+        return "overall", *each
+    return "overall", *each, f"duration: {duration}", *(f"duration: {duration}, {group}" for group in each)
 
 
 def _place(group: str) -> tuple[int, ...]:
@@ -265,8 +269,8 @@ def _check_videos(graded: Sequence[Graded]) -> None:
     for duration, n in Counter(duration for duration, _ in videos).items():
         if n != _VIDEOS_A_DURATION:
             raise ValueError(
-                f"videomme: the official scorer wants {_VIDEOS_A_DURATION} videos a duration, and {duration!r} has {n}: "
-                "set skip_missing, or give all annotations."
+                f"videomme: the official scorer wants {_VIDEOS_A_DURATION} videos a duration, not {n} as {duration!r} "
+                "has: set skip_missing, or give all annotations."
             )
 
 
