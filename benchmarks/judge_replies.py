@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,32 +39,32 @@ class Reading:
 
 def video_chatgpt_qa(reply: str) -> Reading:
     """Reads as evaluate_activitynet_qa.py: a Python literal, a score, and "yes" or "no" anywhere in 'pred'."""
-    read = video_chatgpt_score(reply)
+    read, said = _scored(reply)
     if read.stage != "ok":
         return read
     try:
-        return Reading("ok", read.score, _verdict(_literal(reply)["pred"].lower()))
+        return Reading("ok", read.score, _verdict(said["pred"].lower()))
     except Exception as error:
         return Reading("aggregate", read.score, error=type(error).__name__)
 
 
 def video_chatgpt_score(reply: str) -> Reading:
     """Reads as the five evaluate_benchmark_*.py: a Python literal whose 'score' `int` takes: 4.8 is 4, 7 is 7."""
+    return _scored(reply)[0]
+
+
+def _scored(reply: str) -> tuple[Reading, Any]:
+    """The score, and the value that the reply is."""
     try:
-        said = _literal(reply)
+        said = ast.literal_eval(reply)
     except Exception as error:
-        return Reading("parse", error=type(error).__name__)
+        return Reading("parse", error=type(error).__name__), None
     try:
         # The scripts keep a reply as JSON in between. What JSON cannot hold (a set) leaves a broken file behind.
-        return Reading("ok", int(json.loads(json.dumps(said))["score"]))
+        said = json.loads(json.dumps(said))
+        return Reading("ok", int(said["score"])), said
     except Exception as error:
-        return Reading("aggregate", error=type(error).__name__)
-
-
-def _literal(reply: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in the reply
-        return ast.literal_eval(reply)
+        return Reading("aggregate", error=type(error).__name__), None
 
 
 def _verdict(lowered: str) -> Verdict | None:
@@ -81,7 +80,7 @@ def lmms_activitynet(reply: str) -> tuple[str, int] | None:
     """
     try:
         inside, _, _ = reply.split("{")[1].partition("}")
-        said = _literal("{" + inside + "}")
+        said = ast.literal_eval("{" + inside + "}")
         score, pred = int(said["score"]), said["pred"]
         return _verdict(pred.lower()) or pred, score
     except Exception:
@@ -91,7 +90,7 @@ def lmms_activitynet(reply: str) -> tuple[str, int] | None:
 def lmms_videochatgpt(reply: str) -> int:
     """Reads as `parse_score` of lmms-eval's videochatgpt: every failure is a score of 0."""
     try:
-        return int(_literal(reply).get("score", 0))
+        return int(ast.literal_eval(reply).get("score", 0))
     except Exception:
         return 0
 

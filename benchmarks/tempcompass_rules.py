@@ -96,7 +96,8 @@ def captioning(reply: str, answer: str) -> Choice:
 
 def options_of(question: str) -> dict[str, str]:
     """The options of a multiple choice by letter, from the lines "A. ..." of its question."""
-    return {line[0]: line[3:].strip() for line in question.split("\n") if re.match(r"[A-Z]\. ", line)}
+    lines = question.split("\n")
+    return {line[0]: line[3:].strip() for line in lines if line[1:3] == ". " and "A" <= line[0] <= "Z"}
 
 
 _LETTER = re.compile(

@@ -133,7 +133,7 @@ def _video_llava(reply: str) -> Grade:
     read = judge_replies.video_chatgpt_qa(reply)
     if read.stage == "aggregate":
         return Grade("unparsed", None, judging.as_points(read.score) or 0.0, judged=True)
-    return _video_chatgpt(reply)
+    return Grade("no verdict", judged=True) if read.stage == "parse" else _graded(read.verdict, read.score)
 
 
 def _lmms_eval(reply: str) -> Grade:
