@@ -89,7 +89,7 @@ def read_published(path: Path = DEFAULT) -> list[Published]:
 
 
 def _numbers(where: str, section: Any) -> list[Published]:
-    if not isinstance(section, dict) or not isinstance(section.get("values"), dict):
+    if not isinstance(section, dict) or not isinstance(section.get("values"), dict) or not section["values"]:
         raise FormatError(f"{where}: has no values {{model: {{metric: number}}}}.")
     shared = {name: value for name, value in section.items() if name != "values"}
     unknown = sorted(set(shared) - {field.name for field in fields(Published)})

@@ -32,6 +32,8 @@ class NltkWords:
     """`WordSimilarity` by NLTK. See `wordnet`."""
 
     def __init__(self, folder: str) -> None:
+        if folder and not Path(folder).is_dir():
+            raise FormatError(f"{folder}: is no folder; WUPS needs NLTK's data there. {_advice(folder)}")
         try:
             import nltk
             from nltk.corpus import wordnet as database
@@ -40,8 +42,6 @@ class NltkWords:
             raise FormatError(
                 "WUPS needs NLTK, which is not installed: run `pip install 'video-rlaif[wups]'`."
             ) from error
-        if folder and not Path(folder).is_dir():
-            raise FormatError(f"{folder}: is no folder; WUPS needs NLTK's data there. {_advice(folder)}")
         if folder and folder not in nltk.data.path:
             nltk.data.path.insert(0, folder)
         self._nltk: Any = nltk
