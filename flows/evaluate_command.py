@@ -35,6 +35,7 @@ def evaluate(
     from flows.evaluation_parameters import Evaluation as Sections
     from flows.presets import load_evaluation
     from tasks.evaluation.entries import SCORES, read_scores
+    from tasks.evaluation.page import PAGE
 
     parameters = load_evaluation(preset, overrides or [])
     if plan:
@@ -47,6 +48,7 @@ def evaluate(
     scores = parameters.run.results / SCORES
     show(read_scores(scores).entries)
     out.print(f"Scores: {scores}", soft_wrap=True)
+    out.print(f"Page:   {scores.with_name(PAGE)}", soft_wrap=True)
 
 
 def show_plan(parameters: Evaluation) -> None:

@@ -14,7 +14,9 @@ from flows.steps import Pending, Steps, Trained
 from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.answers import answers
 from tasks.evaluation.config import LOCAL, AnswersConfig, GradingConfig, ScoredBenchmark
+from tasks.evaluation.entries import read_scores
 from tasks.evaluation.grades import grades
+from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
 from tasks.evaluation.sections import Benchmarks
@@ -142,6 +144,8 @@ def _base(model: Model) -> ModelRef:
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
 def write_results(step: Steps, evaluated: list[Any], folder: Path) -> Path:
-    """Writes scores and prediction files. Prefect puts results in the place of the futures in `evaluated`."""
+    """Writes scores, prediction files and the page. Prefect puts results in the place of the futures in `evaluated`."""
     done = [each.done(step) for each in evaluated]
-    return results(step.ctx.lake, step.ctx.run, done, folder, step.ctx.progress)
+    scores = results(step.ctx.lake, step.ctx.run, done, folder, step.ctx.progress)
+    evaluation_page(step.ctx.lake, read_scores(scores), folder)
+    return scores

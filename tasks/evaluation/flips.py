@@ -56,7 +56,7 @@ def examples_of(lake: Lake, found: Comparison, answers: tuple[Answers, Answers],
 def _pictures(lake: Lake, answers: Answers, questions: Sequence[str]) -> dict[str, tuple[Picture, ...]]:
     """The frames that were shown with questions; those about a part of a video have a frame set of their own."""
     shown = {question: answers.shown[question] for question in questions if question in answers.shown}
-    found = {}
+    found: dict[str, tuple[Picture, ...]] = {}
     for frame_set in dict.fromkeys(each.frame_set for each in shown.values()):
         own = {question: each.video for question, each in shown.items() if each.frame_set == frame_set}
         pictures = pictures_of(lake, answers.frames, {*own.values()}, frame_set)

@@ -1,4 +1,8 @@
-"""Our numbers beside published ones: clearly apart, and in one table only under the same judge and the same scorer."""
+"""Our numbers beside published ones: clearly apart, and in one table only by the same rules or the same judge.
+
+A judge is the same where its snapshot and its prompts are. Ours are worded by us (benchmarks/prompts), so what a judge
+decided here has a table of its own beside the published one of the same snapshot.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +52,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Numbers that may stand in one table: of one benchmark, by one snapshot of a judge or by rules, and one scorer.
+    """Numbers that may stand in one table: of one benchmark, by rules or by one snapshot of a judge, and one scorer.
 
     Attributes:
         benchmark: name in the registry.
         judge: with its snapshot; "": rules.
         scorer: script or protocol.
+        prompts: hash of the texts that the judge was given here; "" of published numbers.
         alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
         columns: metrics, with their groups where these are not all items; and whether they are per cent.
         rows: published, re-run and measured here, in this order.
@@ -62,6 +67,7 @@ class Shelf:
     benchmark: str
     judge: str
     scorer: str
+    prompts: str
     alone: str
     columns: dict[str, bool]
     rows: tuple[Row, ...]
@@ -69,11 +75,11 @@ class Shelf:
     @property
     def title(self) -> str:
         judged = f"judge {self.judge}" if self.judge else "by rules"
-        unsaid = ", snapshot not said" if self.alone else ""
-        return f"{self.benchmark}: {judged}{unsaid}, scorer {self.scorer}"
+        more = f", prompts {self.prompts}" if self.prompts else ", snapshot not said" if self.alone else ""
+        return f"{self.benchmark}: {judged}, scorer {self.scorer}{more}"
 
 
-_Place = tuple[str, str, str, str]  # Benchmark, judge, scorer, and the source where the judge's snapshot is not said.
+_Place = tuple[str, str, str, str, str]  # The first five attributes of a shelf.
 
 
 def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = None) -> list[Shelf]:
@@ -90,10 +96,11 @@ def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = Non
         theirs.setdefault(_place(one), []).append(one)
     ours: dict[_Place, list[Entry]] = {}
     for each in entries:
-        ours.setdefault((each.registry, judge_of(each.judge), each.protocol, ""), []).append(each)
+        prompts = each.prompt_hash if each.judge else ""
+        ours.setdefault((each.registry, judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
     places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
-    order = list(benchmarks)
-    places.sort(key=lambda place: (order.index(place[0]), place not in ours))
+    order, judges = list(benchmarks), {place[:2] for place in ours}
+    places.sort(key=lambda place: (order.index(place[0]), place[:2] not in judges))
     return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
 
 
@@ -104,7 +111,8 @@ def judge_of(judge: str) -> str:
 
 def _place(one: Published) -> _Place:
     judge = f"{one.judge}-{one.snapshot}" if one.snapshot else one.judge
-    return one.benchmark, judge, one.scorer or OWN_SCORER, one.source if one.judge and not one.snapshot else ""
+    alone = one.source if one.judge and not one.snapshot else ""
+    return one.benchmark, judge, one.scorer or OWN_SCORER, "", alone
 
 
 def _shelf(place: _Place, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:

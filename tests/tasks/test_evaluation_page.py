@@ -172,19 +172,20 @@ def known_numbers() -> list[Published]:
 
 def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None:
     shelves = shelves_of(measured_here("gpt-0613@0123"), known_numbers())
-    assert [(each.judge, each.alone, [row.model for row in each.rows]) for each in shelves] == [
-        ("gpt-0613", "", ["theirs", "tuned"]),
-        ("gpt-0301", "", ["again"]),
-        ("gpt", "https://example.org/a", ["unsaid"]),
-        ("gpt", "https://example.org/b", ["else"]),
-        ("", "", ["scores"]),
+    assert [(each.judge, each.prompts, each.alone, [row.model for row in each.rows]) for each in shelves] == [
+        ("gpt-0613", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
+        ("gpt-0613", "", "", ["theirs"]),
+        ("gpt-0301", "", "", ["again"]),
+        ("gpt", "", "https://example.org/a", ["unsaid"]),
+        ("gpt", "", "https://example.org/b", ["else"]),
+        ("", "", "", ["scores"]),
     ]
-    theirs, ours = shelves[0].rows
+    (ours,), (theirs,) = shelves[0].rows, shelves[1].rows
     assert (theirs.kind, theirs.address) == ("published", "https://example.org/a")
     assert theirs.values["accuracy"].said == "49.74"
     assert (ours.kind, ours.values["accuracy"].said) == (HERE, "100.00")
-    assert shelves[1].rows[0].secondary
-    assert "snapshot not said" in shelves[2].title
+    assert shelves[2].rows[0].secondary
+    assert "snapshot not said" in shelves[3].title
 
 
 def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
