@@ -236,5 +236,5 @@ def write_json(folder: Path, name: str, value: Any) -> list[Path]:
     """Writes one JSON file, the way the official scripts read it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     return [path]
