@@ -88,13 +88,18 @@ def compare(
     made, by = _benchmark(name, settings), _judge(judge, ledger)
     asked, rules = _files(made, annotations), _protocol(made, protocol)
     one, other = (score_files(made, asked, files, rules, by) for files in (first, second))
-    names = (" ".join(path.name for path in first), " ".join(path.name for path in second))
-    found = paired(names, made, rules, one.graded, other.graded)
+    found = paired(_names(first, second), made, rules, one.graded, other.graded)
     if as_json:
         _say(as_text(comparison_as_json(found, one)))
     else:
         for line in comparison_in_words(found, one, made, flips):
             _say(line)
+
+
+def _names(first: Sequence[Path], second: Sequence[Path]) -> tuple[str, str]:
+    """What the two are called: their files, with folders where those alone tell them apart."""
+    short = tuple(" ".join(path.name for path in files) for files in (first, second))
+    return short if short[0] != short[1] else (" ".join(map(str, first)), " ".join(map(str, second)))
 
 
 def _benchmark(name: str, settings: Sequence[str] | None) -> Benchmark:

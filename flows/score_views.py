@@ -40,7 +40,7 @@ def _title(found: FileScores, made: Benchmark) -> str:
     how = "as the official script, its faults included" if found.protocol == "official" else ""
     parts = [found.benchmark, f"protocol {found.protocol}{f' ({how})' if how else ''}"]
     parts += [f"judge {found.judge}" if found.judge else "by rules", made.source]
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
 
 
 def _line(each: Measured) -> tuple[str, ...]:

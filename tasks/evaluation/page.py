@@ -16,7 +16,7 @@ from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
 from tasks.evaluation.graded_rows import Answers, answers_of, benchmark_of
 from tasks.evaluation.plots import category_panels
-from tasks.evaluation.published_scores import Shelf, shelves_of
+from tasks.evaluation.published_scores import Shelf, published_benchmarks, shelves_of
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel
 from tasks.report_scores import sign
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PAGE = "evaluation.html"
 EXAMPLES = 3  # Flips that are shown, each direction of a comparison.
+_NAMED = 4  # From more benchmarks on, the headline only counts them.
 _ALL_PAIRS = 4  # From more checkpoints on, each is compared with the first alone.
 
 
@@ -102,7 +103,7 @@ def evaluation_page(
         panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions) if each in main},
         compared=compared,
         faults=faults_of(lake, conditions),
-        shelves=shelves_of(scores.entries),
+        shelves=[each for each in shelves_of(scores.entries) if each.benchmark in published_benchmarks()],
         models={each.checkpoint: each.model for each in scores.entries},
         command=command,
     )
@@ -181,8 +182,11 @@ def _said(first: str, second: str, compared: Sequence[Compared]) -> str:
         return ""
     better = [name for name, each in found if sign(each.found) > 0]
     worse = [name for name, each in found if sign(each.found) < 0]
-    parts = [f"{word} on {', '.join(names)}" for word, names in (("better", better), ("worse", worse)) if names]
-    unclear = len(found) - len(better) - len(worse)
-    if unclear:
-        parts.append(f"no clear difference on {unclear} of {len(found)} benchmarks")
+    unclear = [name for name, _ in found if name not in (*better, *worse)]
+    told = (("better", better), ("worse", worse), ("no clear difference", unclear))
+    parts = [f"{word} on {_listed(names)}" for word, names in told if names]
     return f"{second} against {first}: {'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} benchmarks"

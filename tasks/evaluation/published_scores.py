@@ -15,6 +15,7 @@ from tasks.evaluation.entries import Entry
 
 HERE = "measured here"
 KINDS = {"published": "published", "re-run": "re-run by others", "here": HERE}
+OWN_TASK = "custom"
 OWN_SCORER = "official"  # What published numbers mean that name no scorer.
 
 
@@ -90,18 +91,28 @@ def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = Non
         known: published numbers; None: those that come with the project.
     """
     told = list(read_published() if known is None else known)
-    benchmarks = dict.fromkeys([each.registry for each in entries] or [each.benchmark for each in told])
+    benchmarks = dict.fromkeys([_name(each) for each in entries] or [each.benchmark for each in told])
     theirs: dict[_Place, list[Published]] = {}
     for one in told:
         theirs.setdefault(_place(one), []).append(one)
     ours: dict[_Place, list[Entry]] = {}
     for each in entries:
         prompts = each.prompt_hash if each.judge else ""
-        ours.setdefault((each.registry, judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
+        ours.setdefault((_name(each), judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
     places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
     order, judges = list(benchmarks), {place[:2] for place in ours}
     places.sort(key=lambda place: (order.index(place[0]), place[:2] not in judges))
     return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
+
+
+def published_benchmarks() -> frozenset[str]:
+    """The benchmarks of which published numbers are known."""
+    return frozenset(each.benchmark for each in read_published())
+
+
+def _name(each: Entry) -> str:
+    """The benchmark of a number; tasks of one's own are benchmarks of their own."""
+    return each.benchmark if each.registry == OWN_TASK else each.registry
 
 
 def judge_of(judge: str) -> str:
@@ -161,16 +172,23 @@ def _our_rows(ours: Sequence[Entry], columns: dict[str, bool]) -> list[Row]:
     found: dict[tuple[str, str, str], list[Entry]] = {}
     for each in ours:
         drawn = ", ".join(f"{name} {value:g}" for name, value in each.decoding.items())
-        frames = f"{each.n_frames} frames" if each.n_frames else f"frames {each.frames}"
-        how = ", ".join(part for part in (each.split, frames, drawn) if part)
-        note = f"{each.n:,} items{f', {each.left_out:,} left out' if each.left_out else ''}; prompts {each.prompt_hash}"
-        # Metrics may leave out other items: the note is that of the first.
-        key = next((key for key in found if key[:2] == (each.checkpoint, how)), (each.checkpoint, how, note))
-        found.setdefault(key, []).append(each)
+        frames = f"frames {each.frames}{f', at most {each.n_frames}' if each.n_frames else ''}"
+        how = ", ".join(part for part in (each.benchmark, each.split, frames, drawn) if part)
+        found.setdefault((each.checkpoint, how, each.prompt_hash), []).append(each)
     return [
-        Row(checkpoint, HERE, {_column(e.metric, e.group): _measured(e, ours, columns) for e in own}, how, note)
-        for (checkpoint, how, note), own in found.items()
+        Row(
+            model=checkpoint,
+            kind=HERE,
+            values={_column(each.metric, each.group): _measured(each, ours, columns) for each in own},
+            source=how,
+            note=f"{_counts(own[0])}; prompts {prompts}",
+        )
+        for (checkpoint, how, prompts), own in found.items()
     ]
+
+
+def _counts(each: Entry) -> str:
+    return f"{each.n:,} items" + (f", {each.left_out:,} left out" if each.left_out else "")
 
 
 def _measured(each: Entry, ours: Sequence[Entry], columns: dict[str, bool]) -> Value:

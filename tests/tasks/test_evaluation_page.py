@@ -23,6 +23,7 @@ from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.published_scores import HERE, shelves_of
 from tasks.evaluation.results_page import results_page
 
+MEASURED_TWICE = ({}, {"benchmark": "short"}, {"prompt_hash": "0"}, {"frames": "few"}, {"decoding": {"top_p": 0.9}})
 HOSTILE = "<script>alert('x')</script> & </article>"
 ITEMS = questions(60)
 
@@ -192,6 +193,17 @@ def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
     first, *others = shelves_of(measured_here(), known_numbers())
     assert [row.model for row in first.rows] == ["scores", "tuned"]
     assert all(row.kind != HERE for each in others for row in each.rows)
+
+
+def test_tasks_of_ones_own_are_no_common_benchmark() -> None:
+    mine = [replace(each, registry="custom", benchmark=name) for name in ("one", "two") for each in measured_here()]
+    assert {each.benchmark: len(each.rows) for each in shelves_of(mine, [])} == {"one": 1, "two": 1}
+
+
+def test_what_differs_in_files_or_prompts_has_a_row_of_its_own() -> None:
+    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]  # type: ignore[arg-type]
+    (shelf,) = shelves_of(mine, [])
+    assert len(shelf.rows) == len(MEASURED_TWICE)
 
 
 def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
