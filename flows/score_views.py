@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from benchmarks.items import Fault
     from benchmarks.metrics import Metric
     from tasks.evaluation.comparison import Comparison, Difference, Flip
-    from tasks.evaluation.file_scores import FileScores, Measured
+    from tasks.evaluation.file_scores import FileScores
+    from tasks.evaluation.measured import Measured
     from tasks.intervals import Interval
 
 _LONGEST = 70  # Characters of a reply that are shown in a line.

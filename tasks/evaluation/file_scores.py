@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,7 @@ from typing import Protocol
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Fault, Item, Prediction
-from benchmarks.metrics import Metric
-from tasks.intervals import Interval, bootstrap
+from tasks.evaluation.measured import Measured, measured
 
 
 class NoJudgeError(ValueError):
@@ -38,14 +36,6 @@ class Judge(Protocol):
     def decide(self, benchmark: Benchmark, protocol: str, undecided: Sequence[Undecided]) -> list[Grade]:
         """A grade for each, in their order."""
         ...
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric with its 95 % interval; None where no item counts."""
-
-    metric: Metric
-    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -141,10 +131,3 @@ def grades_of(
     for place, grade in zip(undecided, decided, strict=True):
         graded[place] = replace(graded[place], grade=grade)
     return graded
-
-
-def measured(metric: Metric) -> Measured:
-    """A metric with its interval, videos drawn anew."""
-    if not len(metric.parts) or not math.isfinite(metric.value):
-        return Measured(metric, None)
-    return Measured(metric, bootstrap(metric.statistic, metric.parts, metric.videos))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,14 +12,14 @@ from pathlib import Path
 
 from benchmarks.grades import Graded
 from benchmarks.items import Prediction
-from benchmarks.metrics import Metric
 from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
 from tasks.evaluation.judges import judge_name
-from tasks.intervals import RESAMPLES, bootstrap
+from tasks.evaluation.measured import measured
+from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
 from tasks.stage import StageRef
@@ -137,14 +136,14 @@ class _Asked:
         """The numbers, in the order of the official table."""
         plain = self._plain()
         for metric in self.about.scored.made.metrics(self.graded, self.about.protocol):
-            low, high = _interval(metric, resamples, seed)
+            interval = measured(metric, resamples, seed).interval
             yield replace(
                 plain,
                 metric=metric.name,
                 group=metric.group,
                 value=finite(metric.value),
-                low=low,
-                high=high,
+                low=None if interval is None else finite(interval.low),
+                high=None if interval is None else finite(interval.high),
                 n=metric.n,
                 left_out=metric.left_out,
                 printed=metric.printed,
@@ -190,13 +189,3 @@ class _Asked:
         items = [item_of(row) for row in self.questions]
         files = self.about.scored.made.write(folder, items, self.predictions)
         logger.info("predictions of %s: %s", self.about.checkpoint, ", ".join(map(str, files)))
-
-
-def _interval(metric: Metric, resamples: int, seed: int) -> tuple[float | None, float | None]:
-    """The 95 % interval; None where no item counts."""
-    if not len(metric.parts):
-        return None, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Of resamples in which nothing counts; they are left out.
-        found = bootstrap(metric.statistic, metric.parts, metric.videos, resamples=resamples, seed=seed)
-    return finite(found.low), finite(found.high)

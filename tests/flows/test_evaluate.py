@@ -115,6 +115,8 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
     judged = found["judged", "base", "strict"]
     assert judged.judge.startswith("judge-1@")
     assert set(judged.statuses) == {"ok", "out of range"}
+    page = (tmp_path / "evaluation.html").read_text()
+    assert f"judge {judged.judge}" in page
     assert (tmp_path / "predictions" / "judged" / "labeler" / "toy.json").is_file()
     with get_client(sync_client=True) as client:
         shown = [each for each in client.read_artifacts() if each.key == "evaluation-evaluation"]

@@ -14,8 +14,9 @@ from benchmarks.grades import Grade, Graded
 from benchmarks.items import Item, Prediction
 from storage.lake import Lake
 from tasks.evaluation.entries import Entry, Scores
-from tasks.evaluation.file_scores import grades_of, measured
+from tasks.evaluation.file_scores import grades_of
 from tasks.evaluation.items import question_row
+from tasks.evaluation.measured import measured
 from tasks.stage import StageResult
 
 JUDGE = "judge-1@abc"
