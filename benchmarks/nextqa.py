@@ -207,7 +207,7 @@ def _option(row: dict[str, Any], key: str, item: Item) -> int | None:
     value = row.get(key)
     if key == "answer" and value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise RowError("malformed", f"the {key} of {item.id!r} must be a place of an option, not {value!r:.60}.")
     if value == _NONE:
         return None

@@ -48,7 +48,7 @@ BY_HAND = {
     "001-5": "in an indoor batting cage",  # The text of the right option: strict alone reads it.
     "002-1": "a",  # Right, but only strict reads a small letter.
     "002-2": "Definitely D",  # Right by all, in the official script by the D of "Definitely".
-    "002-3": "B",  # Wrong by all.
+    "002-3": "B \ud83d",  # Wrong by all; half of a pair is no reason to lose it.
     # 002-4 has no prediction.
     "002-5": "E",  # None of the options.
 }
