@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def text_of_file(path: Path) -> str:
         elif packed[:4] == b"PK\x03\x04":
             packed = _one_file(path, packed)
         return packed.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, ValueError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(
@@ -48,7 +49,53 @@ def json_of_file(path: Path) -> Any:
     Raises:
         FormatError: as `text_of_file`; or it is not JSON: the text says where, and names a comma too many.
     """
-    text = text_of_file(path).strip()
+    return _json(path, text_of_file(path).strip())
+
+
+def json_pairs_of_file(path: Path) -> list[tuple[str, Any]]:
+    """The keys and values of a file of one JSON object, in order, repeated keys too.
+
+    Raises:
+        FormatError: as `json_of_file`; or the file holds something else.
+    """
+    value = json_of_file(path)
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: holds a {type(value).__name__}, not one JSON object of values by name.")
+    pairs: list[tuple[str, Any]] = []
+    # The outermost object ends last: what the hook sees then are the file's own keys.
+    json.loads(text_of_file(path), object_pairs_hook=lambda found: pairs.__setitem__(slice(None), found) or dict(found))
+    return pairs
+
+
+def json_files(path: Path) -> dict[str, Any]:
+    """The JSON values of a folder, of a zip archive or of one file, by the files' names without endings, sorted.
+
+    Raises:
+        FormatError: as `json_of_file`, for any of them; or there is none.
+    """
+    if path.is_dir():
+        paths = sorted(each for each in path.iterdir() if each.name.endswith((".json", ".json.gz", ".json.zip")))
+        found = {each.name.split(".")[0]: json_of_file(each) for each in paths}
+    elif zipfile.is_zipfile(path):
+        found = _json_archive(path)
+    else:
+        found = {path.name.split(".")[0]: json_of_file(path)}
+    if not found:
+        raise FormatError(f"{path}: holds no .json file.")
+    return found
+
+
+def _json_archive(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith("__MACOSX")]
+            texts = {Path(name): archive.read(name).decode("utf-8-sig") for name in sorted(names)}
+    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise FormatError(f"{path}: cannot be read: {error}. Unpack it and name the folder.") from error
+    return {name.stem: _json(path / name, text.strip()) for name, text in texts.items()}
+
+
+def _json(path: Path, text: str) -> Any:
     if not text:
         raise FormatError(f"{path}: is empty.")
     try:

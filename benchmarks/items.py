@@ -105,12 +105,14 @@ class Prediction:
         n_tokens: of each option.
         preferred: where two options are compared, the probability that the first is the better one, once for each
             order in which they were shown.
+        truth: the right answer as the prediction's own file gives it, for the scripts that score against that.
     """
 
     replies: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     n_tokens: tuple[int, ...] = ()
     preferred: tuple[float, ...] = ()
+    truth: str | None = None
 
 
 @dataclass(frozen=True)

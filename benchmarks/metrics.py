@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Any]
 T = TypeVar("T")
 
+ALL_DIGITS = -1
+
 
 def ratio(sums: Floats) -> Any:
     """First sum over second [..., 2] -> [...]; NaN where there is nothing to divide by."""
@@ -33,7 +35,7 @@ class Metric:
         statistic: of the sums [..., K]; gives the number [...], in [0, 1] for shares.
         n: items that are in the number.
         left_out: items that the protocol leaves out of it, though they were asked.
-        digits: that the official script prints; None: no script.
+        digits: that the official script prints; ALL_DIGITS: as Python prints a number; None: no script.
         scale: what the official script multiplies a share by when it prints it.
     """
 
@@ -55,7 +57,8 @@ class Metric:
     @property
     def printed(self) -> str:
         """The number as the official script prints it."""
-        return f"{self.value * self.scale:.{4 if self.digits is None else self.digits}f}"
+        number = self.value * self.scale
+        return str(number) if self.digits == ALL_DIGITS else f"{number:.{4 if self.digits is None else self.digits}f}"
 
 
 def mean(

@@ -104,7 +104,7 @@ def one_at_a_time(folder: Path, rows: Sequence[dict[str, str]], model: str) -> S
         info = probe(path)
         (window,) = sample_frames(info, Sample(ASKED))
         decoded = dict(read_frames(path, info, sorted(set(window.frames)), np.asarray).frames)
-        shown = lm.encode(np.stack([decoded[index] for index in window.frames]), info.times[window.frames])
+        shown = lm.encode(np.stack([decoded[index] for index in window.frames]), info.times[window.frames].tolist())
         ((answer,),) = lm.generate([lm.prompt(row["question"], shown)], sampling)
         said[row["id"]] = answer.text
     return Spent(time.process_time() - began, said)

@@ -1,0 +1,157 @@
+"""ActivityNet-QA by exact match: the numbers of its own scorer (https://github.com/MILVLG/activitynet-qa, eval.py).
+
+An answer is right where it equals the true one, capitals and spaces included; every answer of the file counts, so a
+missing prediction is wrong.
+
+"official" repeats the scorer's fault in "Free" (types 3 to 8): it divides by the number of all questions but those of
+    the three types that come first in the file of answers, whichever they are. On the published validation file, where
+    yes or no comes first, it prints 0.7583.
+"strict" divides by the number of questions of types 3 to 8: 0.5055 there. All else is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks import judging
+from benchmarks.grades import Call, Grade, Graded
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.metrics import Metric, mean
+from benchmarks.qa_files import TYPES
+from benchmarks.rows import ItemRows, PredictionRows, rows_of_file, text_of
+from storage.errors import FormatError
+from storage.formats.json_rows import write_rows
+
+_FREE = range(3, 9)
+_ONE_WORD = " Answer the question using a single word or phrase."
+# The order in which the scorer prints: types, then Free and All, then the types of Free.
+_PRINTED = (0, 1, 2, "Free", "All", 3, 4, 5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class ActivityNetQaExact:
+    """ActivityNet-QA, exact match. How a model is asked is ours: its scorer is of classifiers."""
+
+    name: ClassVar[str] = "activitynet_qa_exact"
+    source: ClassVar[str] = "https://github.com/MILVLG/activitynet-qa"
+    protocols: ClassVar[tuple[str, ...]] = ("official", "strict")
+    files: ClassVar[Mapping[str, str]] = {
+        "answers": "list of answers with their types, such as test_a.json",
+        "questions": "list of questions, such as test_q.json; needed where a model is asked",
+    }
+    max_new_tokens: ClassVar[int] = 64
+    temperature: ClassVar[float] = 0.0
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        return {"question": "{Question}?" + _ONE_WORD}
+
+    def read(self, files: Mapping[str, Path]) -> Annotations:
+        path = files.get("answers") or files.get("")
+        if path is None:
+            raise FormatError('A file of answers is missing: name it under "answers".')
+        found = ItemRows()
+        asked = _questions(files["questions"], found) if files.get("questions") else None
+        for number, (where, row) in enumerate(rows_of_file(path, "answers")):
+            if not isinstance(row, dict) or not _typed(row) or not text_of(row, "question_id"):
+                found.fault("malformed", where, f"is no answer with question_id and a type of 0 to {max(TYPES)}")
+                continue
+            id = text_of(row, "question_id")
+            question = (asked or {}).get(id, {})
+            if asked is not None and not question:
+                found.fault("malformed", where, f"answers a question that is not asked: {id!r}")
+                continue
+            found.add(where, _item(id, {**question, **row, "row": number}))
+        return found.annotations
+
+    def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:  # noqa: ARG002 - it asks the same of all
+        if item.questions == (item.id,):
+            raise FormatError(f"Question {item.id} has no text: name the file of questions too.")
+        return (Request(item.questions[0].capitalize() + "?" + _ONE_WORD),)
+
+    def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
+        judging.check_protocol(protocol, self.protocols, self.name)
+        if prediction is None or not prediction.replies:
+            return judging.wrong("missing")
+        reply = prediction.replies[0]
+        if not reply:
+            return judging.wrong("empty")
+        correct = reply == item.answer
+        return Grade("ok", correct, float(correct), reply)
+
+    def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002
+        raise ValueError(f"{self.name} asks no judge.")
+
+    def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
+        """Accuracy by type, of Free and of All ("overall"), as the scorer prints them."""
+        judging.check_protocol(protocol, self.protocols, self.name)
+        ordered = sorted(graded, key=lambda one: one.item.source["row"])
+        found = []
+        for what in _PRINTED:
+            if what == "Free":
+                found.append(_free(ordered, official=protocol == "official"))
+                continue
+            each = ordered if what == "All" else [one for one in ordered if one.item.source["type"] == what]
+            values, videos = [_right(one) for one in each], [one.item.video for one in each]
+            group = "overall" if what == "All" else f"type: {TYPES[int(what)]}"
+            found.append(mean("accuracy", group, values, videos, digits=4))
+        return found
+
+    def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "predictions.json"
+        said = [(item.id, predictions[item.id].replies[0]) for item in items if item.id in predictions]
+        write_rows(path, [{"question_id": id, "answer": reply} for id, reply in said])
+        return [path]
+
+    def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
+        """Lists of {"question_id", "answer"}. The scorer would count each of two predictions for one question."""
+        found = PredictionRows(items)
+        for path in files:
+            for where, row in found.objects(rows_of_file(path, "predictions")):
+                found.add(where, text_of(row, "question_id") or None, row.get("answer"))
+        return found.predictions
+
+
+def _questions(path: Path, found: ItemRows) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for where, row in rows_of_file(path, "questions"):
+        id = text_of(row, "question_id") if isinstance(row, dict) else ""
+        if not id or not text_of(row, "question"):
+            found.fault("malformed", where, "is no question with question_id")
+        elif id in rows:
+            found.fault("duplicate", where, f"a second question of id {id!r}: the first counts")
+        else:
+            rows[id] = row
+    return rows
+
+
+def _typed(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("type"), int) and row["type"] in TYPES
+
+
+def _item(id: str, row: dict[str, Any]) -> Item:
+    """An id is "v_<video>_<number>"; it stands in for a question whose text is not given."""
+    video = text_of(row, "video_name") or re.sub(r"^v_|_\d+$", "", id)
+    question = text_of(row, "question") or id
+    return Item(id, video, (question,), text_of(row, "answer"), groups={"type": TYPES[row["type"]]}, source=row)
+
+
+def _right(one: Graded) -> float:
+    return judging.strict_verdict(one.grade)
+
+
+def _free(ordered: Sequence[Graded], *, official: bool) -> Metric:
+    """Right answers of types 3 to 8 over questions: of those types, or of all but the first three types to come."""
+    types = [one.item.source["type"] for one in ordered]
+    counted = list(dict.fromkeys(types))[3:] if official else _FREE
+    parts = [[_right(one) * (kind in _FREE), float(kind in counted)] for one, kind in zip(ordered, types, strict=True)]
+    videos = tuple(one.item.video for one in ordered)
+    n = sum(kind in _FREE for kind in types)
+    return Metric("accuracy", "type: Free", np.array(parts, np.float64).reshape(-1, 2), videos, n=n, digits=4)

@@ -1,0 +1,1 @@
+"""What judges are told; see README.md for where the words come from."""

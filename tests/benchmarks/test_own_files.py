@@ -1,0 +1,95 @@
+"""Rows of files of no official form: each is read or a fault, and none costs another."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import pytest
+from by_rules import kinds
+
+from benchmarks.items import Fault
+from benchmarks.own_files import RowError, cell, content_name, kind_of_file, numbers, rows_of_file, wanted
+from storage.errors import FormatError
+
+
+def read(path: Path) -> tuple[list[dict[str, object]], list[Fault]]:
+    faults: list[Fault] = []
+    return [dict(row.cells) for row in rows_of_file(path, faults)], faults
+
+
+def test_a_broken_line_of_json_lines_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2,\n[3]\n\n{"a": 4}\n')
+    rows, faults = read(path)
+    assert rows == [{"a": 1}, {"a": 4}]
+    assert [(fault.kind, fault.where) for fault in faults] == [
+        ("malformed", "rows.jsonl row 2"),
+        ("malformed", "rows.jsonl row 3"),
+    ]
+
+
+def test_json_lines_in_a_json_file_are_seen_as_such_even_when_one_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"a": 1}\n{"a": 2,\n{"a": 3}\n')
+    rows, faults = read(path)
+    assert rows == [{"a": 1}, {"a": 3}]
+    assert kinds(faults) == ["malformed"]
+
+
+def test_an_indented_list_is_one_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[\n{"a": 1},\n{"a": 2},\n"b"\n]')
+    rows, faults = read(path)
+    assert rows == [{"a": 1}, {"a": 2}]
+    assert kinds(faults) == ["malformed"]
+
+
+def test_a_csv_row_with_too_many_cells_is_a_fault_and_a_short_one_has_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\n1,2\n1,2,3\n4\n"x\ny",5\n')
+    rows, faults = read(path)
+    assert rows == [{"a": "1", "b": "2"}, {"a": "4", "b": ""}, {"a": "x\ny", "b": "5"}]
+    assert [(fault.kind, fault.where) for fault in faults] == [("malformed", "rows.csv row 2")]
+
+
+def test_packed_files_are_read_by_the_name_inside(tmp_path: Path) -> None:
+    gzipped, zipped = tmp_path / "rows.csv.gz", tmp_path / "rows.csv.zip"
+    gzipped.write_bytes(gzip.compress(b"a\n1\n"))
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("rows.csv", "a\n1\n")
+    assert kind_of_file(gzipped) == kind_of_file(zipped) == ".csv"
+    assert read(gzipped) == read(zipped) == ([{"a": "1"}], [])
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2", "3"])
+def test_a_file_without_rows_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=r"rows\.json"):
+        list(rows_of_file(path, []))
+
+
+def test_cells_are_texts_or_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 7, "blank": "  ", "list": [1], "yes": true, "text": " a "}\n')
+    (row,) = rows_of_file(path, [])
+    assert cell(row, "n") == "7"
+    assert cell(row, "blank", "text") == "a"
+    assert cell(row, "nothing") == ""
+    for name in ("list", "yes"):
+        with pytest.raises(RowError, match=name):
+            cell(row, name)
+    with pytest.raises(RowError, match="nothing"):
+        wanted(row, "no answer", "nothing")
+
+
+def test_numbers_are_finite_or_infinite_but_never_nan_or_truth_values() -> None:
+    assert numbers([1, -float("inf")], "scores") == (1.0, -float("inf"))
+    for value in ([float("nan")], [True], ["1"], "1", None):
+        with pytest.raises(RowError, match="scores"):
+            numbers(value, "scores")
+
+
+def test_names_of_contents_tell_texts_apart() -> None:
+    assert content_name("a", "bc") != content_name("ab", "c")
+    assert content_name("a", "b") == content_name("a", "b")
