@@ -76,7 +76,6 @@ class Custom:
             and a wish for it.
         system: the turn before it; "": none.
         groups: columns that scores are broken down by; none: all that are not the task's own.
-        max_new_tokens: of an answer.
     """
 
     task: str = "custom"
@@ -84,7 +83,6 @@ class Custom:
     prompt: str = ""
     system: str = ""
     groups: tuple[str, ...] = ()
-    max_new_tokens: int = 64
 
     name: ClassVar[str] = "custom"
     source: ClassVar[str] = ""
@@ -92,6 +90,7 @@ class Custom:
     files: ClassVar[Mapping[str, str]] = {
         "": "CSV, JSON or JSON lines of video, question, answer, and if you like options, id, start, end and others"
     }
+    max_new_tokens: ClassVar[int] = 64
     temperature: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:

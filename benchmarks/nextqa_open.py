@@ -12,7 +12,7 @@ Protocols:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,7 +112,15 @@ class NextQaOpen(Unjudged):
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """The columns of the official table, WUPS@0 and then WUPS@0.9, of the types that occur."""
         check_protocol(self.name, self.protocols, protocol)
-        return [metric for aspect in THRESHOLDS for metric in _table(aspect, [o for o in graded if o.aspect == aspect])]
+        found: list[Metric] = []
+        for aspect in THRESHOLDS:
+            # The official script prints WUPS@0 alone; lmms-eval gives a number as it is.
+            digits = 2 if (protocol, aspect) == ("official", "WUPS@0") else None
+            scale = 1.0 if protocol == "strict" else 100.0
+            for group, ones in _table([one for one in graded if one.aspect == aspect]):
+                scores, videos = [one.grade.score for one in ones], [one.item.video for one in ones]
+                found.append(mean(aspect, group, scores, videos, digits=digits, scale=scale))
+        return found
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """Writes `nextqa_open.json` as the official script reads it: {video: {qid: reply}}."""
@@ -216,18 +224,14 @@ def _strict(
     return max(wups(said, one, threshold, taxonomy) for one in right), " ".join(said)
 
 
-def _table(aspect: str, graded: Sequence[Graded]) -> Iterable[Metric]:
+def _table(graded: Sequence[Graded]) -> Iterator[tuple[str, list[Graded]]]:
+    """The columns of the official table, in its order, and who is in them; those that are empty are left out."""
+    columns = []
     for kind, types in _KINDS.items():
-        for name in types:
-            yield from _metric(aspect, f"type: {name}", [one for one in graded if one.item.groups["type"] == name])
-        yield from _metric(aspect, f"kind: {kind}", [one for one in graded if one.item.groups["kind"] == kind])
-    yield from _metric(aspect, "overall", graded)
-
-
-def _metric(aspect: str, group: str, graded: Sequence[Graded]) -> Iterable[Metric]:
-    if graded:
-        videos = [one.item.video for one in graded]
-        yield mean(aspect, group, [one.grade.score for one in graded], videos, digits=2, scale=100.0)
+        columns += [(f"type: {name}", [one for one in graded if one.item.groups["type"] == name]) for name in types]
+        columns.append((f"kind: {kind}", [one for one in graded if one.item.groups["kind"] == kind]))
+    columns.append(("overall", list(graded)))
+    yield from ((group, ones) for group, ones in columns if ones)
 
 
 class _Pairs(list[tuple[str, Any]]):

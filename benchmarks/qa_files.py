@@ -59,16 +59,13 @@ def read_qa(files: Mapping[str, Path]) -> Annotations:
     path = files.get("questions") or files.get("")
     if path is None:
         raise FormatError('A file of questions is missing: name it under "questions", and its answers under "answers".')
-    found = ItemRows()
-    rows = []
-    for where, row in rows_of_file(path, "questions"):
-        if isinstance(row, dict):
-            rows.append((where, _turns(row)))
-        else:
-            found.fault("malformed", where, f"is a {type(row).__name__}, not a JSON object")
+    found, rows = ItemRows(), rows_of_file(path, "questions")
     answers = _Answers(files["answers"], len(rows), found) if files.get("answers") else None
     seen: dict[str, int] = {}
-    for place, (where, row) in enumerate(rows):
+    for place, (where, raw) in enumerate(rows):
+        if not found.is_object(raw, where):
+            continue
+        row = _turns(raw)
         video = text_of(row, "video_name", "video", "video_id")
         seen[video] = seen.get(video, -1) + 1
         id = text_of(row, "question_id", "id", "idx") or f"{video}_{seen[video]}"
@@ -106,8 +103,7 @@ class _Answers:
         self._asked: set[str] = set()
         self._rows: dict[str, tuple[str, Row]] = {}
         for place, (where, row) in enumerate(rows):
-            if not isinstance(row, dict):
-                found.fault("malformed", where, f"is a {type(row).__name__}, not a JSON object")
+            if not found.is_object(row, where):
                 continue
             id = str(place) if self._by_place else text_of(row, "question_id")
             if id in self._rows:

@@ -28,6 +28,8 @@ from benchmarks.own_files import Row, RowError, cell, check_protocol, kind_of_fi
 from benchmarks.unjudged import Unjudged
 from storage.errors import FormatError
 
+MOST = 10_000_000  # log-probabilities: 3,000 videos and 3,000 captions are days of work for a 7B model
+
 _VIDEO = ("video", "video_id", "video_name", "videoID")
 _CAPTION = ("caption", "sentence", "captions", "sentences", "text")
 
@@ -41,9 +43,9 @@ class Retrieval(Unjudged):
     scores, so that a failed video never makes another easier to find. A query whose own video has no scores is a miss.
 
     Attributes:
-        pool: videos among which a caption is searched. All against all costs videos x captions log-probabilities; with
-            a pool, videos are dealt by a hash of their names into pools of this many (a few more where it does not
-            divide), and the metric says so in its name. 0: all.
+        pool: videos among which a caption is searched; 0: all. All against all costs videos x captions
+            log-probabilities; with a pool, videos are dealt by a hash of their names into pools of this many (a few
+            more where it does not divide).
         captions: queries of a video, the first ones in the file; 0: all.
         split: of files that name the split of their videos (MSRVTT_data.json); "": all. Other files are taken whole.
         prompt: what the model is asked about a video.
@@ -78,7 +80,8 @@ class Retrieval(Unjudged):
         """The videos of a file with their captions. A video without one, or a row that is none, is a fault.
 
         Raises:
-            FormatError: the file cannot be read, or has fewer than two videos with captions.
+            FormatError: the file cannot be read, has fewer than two videos with captions, or so many that `MOST`
+                log-probabilities would not do.
         """
         path = main_file(self.name, files)
         faults: list[Fault] = []
@@ -96,11 +99,18 @@ class Retrieval(Unjudged):
         }
         if len(kept) < 2:
             raise FormatError(f"{path}: has {len(kept)} videos with captions; retrieval needs two or more.")
-        for videos in _pools(list(kept), self.pool):
+        pools = _pools(list(kept), self.pool)
+        work = sum(len(videos) * sum(len(kept[video]) for video in videos) for videos in pools)
+        if work > MOST:
+            raise FormatError(
+                f"{path}: {len(kept)} videos and their captions need {work:,} log-probabilities; set `captions` "
+                "(1 keeps the first of each video) or `pool` (100 searches among that many)."
+            )
+        for videos in pools:
             options = tuple(dict.fromkeys(caption for video in videos for caption in kept[video]))
             for video in videos:
                 item = Item(id=video, video=video, questions=(self.prompt,), answer=kept[video][0], options=options)
-                yield replace(item, source={"video": video, "captions": list(kept[video]), "pool": len(videos)})
+                yield replace(item, source={"video": video, "captions": list(kept[video]), "gallery": len(videos)})
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """One request a video: the log-probability of every caption of its pool."""
@@ -116,15 +126,20 @@ class Retrieval(Unjudged):
         return Grade("ok" if usable(prediction.scores, len(item.options)) else "unparsed")
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
-        """R@k, one value a query (a caption); intervals draw the queries of a video together."""
+        """R@k, one value a query (a caption); intervals draw the queries of a video together. Where a caption was
+        searched among fewer videos than the file has, for a pool or a limit of items, the name says among how many.
+        """
         check_protocol(self.name, self.protocols, protocol)
         ranks: list[float] = []
         videos: list[str] = []
-        for pool in _by_options(graded):
+        pools = list(_by_options(graded))
+        for pool in pools:
             for video, place in _ranks(pool):
                 videos.append(video)
                 ranks.append(place)
-        of = f" of {self.pool}" if self.pool else ""
+        smallest = min((len(pool) for pool in pools), default=0)
+        limited = self.pool or any(len(pool) < pool[0].item.source["gallery"] for pool in pools)
+        of = f" of {smallest}" if limited else ""
         return [mean(f"R@{k}{of}", "overall", [float(place <= k) for place in ranks], videos) for k in self.at]
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from benchmarks.files import json_of_file
+from benchmarks.files import json_of_file, text_of_file
 from benchmarks.items import Annotations, Fault, FaultKind, Item, Prediction, Predictions
 from storage.errors import FormatError
+
+
+class BrokenLine(str):
+    """A line of a file of JSON lines that is not JSON."""
 
 
 def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
     """The rows of a JSON list or of JSON lines, each with where it stands; `what` they are, for the error.
 
+    Of JSON lines, one that is broken costs no other: it is a row of its own, a `BrokenLine`.
+
     Raises:
         FormatError: the file cannot be read, or holds no list.
     """
-    found = json_of_file(path)
-    rows = [found] if isinstance(found, dict) and path.suffix == ".jsonl" else found
+    rows = _lines(path) or json_of_file(path)
     if not isinstance(rows, list):
         raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of {what}: give a list, or JSON lines.")
     return [(f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _lines(path: Path) -> list[Any]:
+    """The rows of JSON lines; none for another file. One line alone may be either: the file's name says."""
+    lines = [line for line in text_of_file(path).split("\n") if line.strip()]
+    if not all(line.lstrip().startswith("{") for line in lines) or (len(lines) == 1 and ".jsonl" not in path.name):
+        return []
+    rows = [_parsed(line) for line in lines]
+    return rows if any(isinstance(row, dict) for row in rows) else []
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return BrokenLine(line)
 
 
 def text_of(row: Mapping[str, Any], *keys: str) -> str:
@@ -36,15 +58,33 @@ def text_of(row: Mapping[str, Any], *keys: str) -> str:
     return ""
 
 
-class ItemRows:
-    """Items as rows give them. The first of an id counts."""
+class Rows:
+    """Rows of files, and the faults in them."""
 
     def __init__(self) -> None:
-        self._items: dict[str, Item] = {}
         self.faults: list[Fault] = []
 
     def fault(self, kind: FaultKind, where: str, reason: str) -> None:
         self.faults.append(Fault(kind, where, reason))
+
+    def is_object(self, row: object, where: str) -> TypeGuard[dict[str, Any]]:
+        """Whether a row is a JSON object; else it is a fault."""
+        if not isinstance(row, dict):
+            said = "is not JSON" if isinstance(row, BrokenLine) else f"is a {type(row).__name__}, not a JSON object"
+            self.fault("malformed", where, said)
+        return isinstance(row, dict)
+
+    def objects(self, rows: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows that are JSON objects; others are faults."""
+        return ((where, row) for where, row in rows if self.is_object(row, where))
+
+
+class ItemRows(Rows):
+    """Items as rows give them. The first of an id counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: dict[str, Item] = {}
 
     def lacks(self, where: str, item: Item) -> bool:
         """Whether a row has no question, video or answer: then it is a fault."""
@@ -94,19 +134,13 @@ class Places:
         return ids[min(number, len(ids) - 1)]
 
 
-class PredictionRows:
+class PredictionRows(Rows):
     """Predictions as rows give them. The first of an item counts."""
 
     def __init__(self, items: Sequence[Item]) -> None:
+        super().__init__()
         self._items = {item.id: item for item in items}
         self._found: dict[str, Prediction] = {}
-        self._faults: list[Fault] = []
-
-    def __contains__(self, id: str) -> bool:
-        return id in self._items
-
-    def fault(self, kind: FaultKind, where: str, reason: str) -> None:
-        self._faults.append(Fault(kind, where, reason))
 
     def add(self, where: str, id: str | None, *replies: object) -> None:
         """Keeps the replies to an item; a reply that is no text is a fault, and so is a second row of an item."""
@@ -120,16 +154,8 @@ class PredictionRows:
         else:
             self._found[id] = Prediction(texts)
 
-    def objects(self, rows: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows that are JSON objects; others are faults."""
-        for where, row in rows:
-            if isinstance(row, dict):
-                yield where, row
-            else:
-                self.fault("malformed", where, f"is a {type(row).__name__}, not a JSON object")
-
     @property
     def predictions(self) -> Predictions:
         """All that was found; each item without a prediction is a fault too."""
         missing = [Fault("missing", id, "has no prediction") for id in self._items if id not in self._found]
-        return Predictions(dict(self._found), (*self._faults, *missing))
+        return Predictions(dict(self._found), (*self.faults, *missing))

@@ -79,10 +79,7 @@ class VideoChatGpt:
         found = ItemRows()
         for kind in kinds:
             seen: dict[str, int] = {}
-            for where, row in rows_of_file(files[kind], "questions"):
-                if not isinstance(row, dict):
-                    found.fault("malformed", where, f"is a {type(row).__name__}, not a JSON object")
-                    continue
+            for where, row in found.objects(rows_of_file(files[kind], "questions")):
                 video = text_of(row, "video_name")
                 seen[video] = seen.get(video, -1) + 1
                 found.add(where, _item(kind, f"{kind}/{video}_{seen[video]}", row))

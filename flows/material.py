@@ -8,9 +8,11 @@ from flows.parameters import DataConfig, Labelling, ModelsConfig, Parameters
 from flows.steps import Pending, Steps, Trained
 from models.endpoint_settings import JudgeEndpoint
 from models.human_judge import Person
+from models.shape import SEVERAL_AXES
 from tasks.captions import captions
 from tasks.frames import frames
 from tasks.instructions import InstructionsConfig, instructions
+from tasks.model_files import model_type
 from tasks.model_ref import ModelRef
 from tasks.preferences import SELF, PreferencesConfig
 from tasks.progress import Progress
@@ -47,6 +49,7 @@ class Material:
 def material(step: Steps, p: Labelling) -> Material:
     """The first stages of the graph."""
     base, labeler = plain_models(p.models, step.ctx.progress)
+    check_engines(p, base.name)
     source = VideosConfig(folder=p.data.videos)
     sampled = step(frames, p.frames, step(videos, source), source)
     asked = step(instructions, instruction_files(p.data), sampled)
@@ -80,6 +83,19 @@ def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, Mo
         return base, labeler
     finally:
         bar.finish()
+
+
+def check_engines(p: Labelling, model: str) -> None:
+    """Raises ValueError where a section asks for an engine that cannot draw answers for the model, before any work."""
+    if model_type(model) not in SEVERAL_AXES:
+        return
+    for name, section in p:
+        for at, asks in ((name, section), (f"{name}.training", getattr(section, "training", None))):
+            if (engine := getattr(asks, "engine", "transformers")) != "transformers":
+                raise ValueError(
+                    f"{at}.engine {engine!r} cannot draw answers for {model}: it places visual tokens in time, "
+                    "row and column, and the engine is handed embeddings alone. Set it to transformers."
+                )
 
 
 def instruction_files(data: DataConfig) -> InstructionsConfig:

@@ -150,7 +150,10 @@ class _Computed:
 
     def _lines(self) -> list[Line]:
         with tempfile.TemporaryDirectory(prefix="rlaif-sketch-") as place:
-            folders = {name: named_folder(Path(place, str(number)), name) for number, name in enumerate(self._shapes)}
+            folders = {
+                name: named_folder(Path(place, str(number)), name, shape.model_type)
+                for number, (name, shape) in enumerate(self._shapes.items())
+            }
             self._by_folder = {folder: self._shapes[name] for name, folder in folders.items()}
             models = self.p.models.model_copy(
                 update={

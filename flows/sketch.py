@@ -38,8 +38,10 @@ class Sketch:
         return seen
 
 
-def named_folder(folder: Path, name: str) -> str:
-    """A folder that a model can be named by while the graph is sketched; its content is the name alone."""
+def named_folder(folder: Path, name: str, model_type: str) -> str:
+    """A folder that stands for a model while the graph is sketched: its files are empty, its content is the name."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"name": name}))
+    for file in ("model.safetensors", "processor_config.json", "tokenizer.json", "chat_template.jinja"):
+        (folder / file).touch()
+    (folder / "config.json").write_text(json.dumps({"name": name, "model_type": model_type}))
     return str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -43,6 +44,17 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None, system: str | None
     _check(lm, text, ids, len(visual))
     positions = lm.family.positions(lm.core, ids, shown)
     return Prompt(tuple(ids.tolist()), visual, positions)
+
+
+def check_room(lm: VideoLM, prompts: Sequence[Prompt], new_tokens: int) -> int:
+    """The length of the longest prompt. Raises ValueError where it and `new_tokens` more do not fit into the window."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if longest + new_tokens > lm.window:
+        raise ValueError(
+            f"A prompt has {longest:,} tokens, an answer up to {new_tokens:,} (max_new_tokens), and the model's window "
+            f"is {lm.window:,}. Show fewer frames (frames.sets) or smaller ones, or lower max_new_tokens."
+        )
+    return longest
 
 
 class Opening(NamedTuple):

@@ -11,6 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Of `model_type`, so that a driver can refuse a checkpoint without loading torch; the drivers are in models.families.
+SEVERAL_AXES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})  # Positions in time, row and column.
+_COUNTED_UP = {"internvl", "llava", "llava_next_video", "llava_onevision", "smolvlm", "video_llava"}
+SUPPORTED = SEVERAL_AXES | _COUNTED_UP
+
 # About what is written around a frame: its number or time, and marks.
 LABEL_TOKENS = {"smolvlm": 12, "internvl": 6, "qwen3_vl": 4}
 
@@ -123,7 +128,7 @@ class ModelShape:
         patches, side, config = self.frame_patches(size), math.isqrt(self.frame_patches(size)), self.config
         if self.model_type == "llava":  # VLM-RLAIF: the mean over space of each frame, the mean over time of each clip.
             return frames + patches * clips
-        if self.model_type in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
+        if self.model_type in SEVERAL_AXES:
             return math.ceil(frames / 2) * (patches // 4)  # Two frames and 2 x 2 patches are one token.
         of_frame: dict[str, Callable[[], int]] = {
             "internvl": lambda: int(side * config["downsample_ratio"]) ** 2,

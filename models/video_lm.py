@@ -27,7 +27,7 @@ from models.meter import METER
 from models.packing import pack_answers
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
-from models.prompting import Opening, continuation_ids, new_prompt, next_turn_ids, opening, window_of
+from models.prompting import Opening, check_room, continuation_ids, new_prompt, next_turn_ids, opening, window_of
 from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
@@ -203,9 +203,10 @@ class VideoLM:
             seed: the batch's random seed; the same batch and seed give the same answers on a CPU.
             logprobs: also return each token's log-probability.
             merged: sample from a plain copy with the adapter merged in (see `merge_into_twin`): faster.
+        Raises ValueError where a prompt leaves no room in the model's window for the longest answer.
         """
         torch.manual_seed(seed)
-        longest = max(len(prompt.ids) for prompt in prompts)
+        longest = check_room(self, prompts, sampling.max_new_tokens)
         LATEST.begin("sampling from", "prompts", len(prompts) * n, longest + sampling.max_new_tokens)
         model, drawing = self._plain(merged), Drawing(sampling, record=logprobs)
         start = begin(model, self.family, prompts, self.tokenizer.pad_token_id, n)

@@ -84,8 +84,12 @@ def judge_pairs(folder: str, url: str, number: int, calls: int, concurrency: int
         base_url=url, model="m", concurrency=concurrency, price_input=0.1, price_output=0.4, budget=1e6
     )
     endpoint = Endpoint(settings, SqliteLedger(Path(folder) / "ledger.sqlite", settings), None, SCHEMA, concurrency)
-    texts = {"text": shipped("judge_endpoint"), "context_text": shipped("judge_endpoint_context")}
-    judge = EndpointJudge(endpoint, **texts, again=shipped("judge_endpoint_again"))
+    judge = EndpointJudge(
+        endpoint,
+        text=shipped("judge_endpoint"),
+        context_text=shipped("judge_endpoint_context"),
+        again=shipped("judge_endpoint_again"),
+    )
     judge.judge(pairs(f"warm {number}", concurrency))
     asked = pairs(f"{number}", calls // 2)
     ready.wait()

@@ -149,7 +149,8 @@ class Plain:
 
     def values(self, rows: slice = slice(None)) -> Tensor:
         read, packed = self._read("value", self.value_head, rows)
-        return read[packed.row[:, None], packed.before] * packed.response_mask
+        values: Tensor = read[packed.row[:, None], packed.before] * packed.response_mask
+        return values
 
     def reward_step(self) -> None:
         numbers, answers = self.work.rows(2)
@@ -291,7 +292,7 @@ def held(lm: VideoLM) -> float:
     """Bytes of the weights of policy, reference, value and reward, over those of the base."""
     weights = sum(weight.nbytes for weight in lm.core.parameters())
     adapters = sum(weight.nbytes for name, weight in lm.core.named_parameters() if "lora_" in name)
-    return round(weights / (weights - adapters), 3)
+    return float(round(weights / (weights - adapters), 3))
 
 
 def machine(device: str) -> str:

@@ -117,7 +117,7 @@ def write(root: str, count: int) -> None:
     from models.video_lm import VideoLM
 
     lake, lm = Lake(root), VideoLM.load(str(BASE))
-    shape = [len(FRAMES), *lm.encode(np.zeros((1, 64, 64, 3), dtype=np.uint8)).shape[1:]]
+    shape = [len(FRAMES), *lm.encode(np.zeros((1, 64, 64, 3), dtype=np.uint8)).tokens.shape[1:]]
 
     def rows() -> Iterator[dict[str, Any]]:
         for start in range(0, count, SHARD):

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ class Ours:
         """Bytes of parameters and optimiser states, those of the copy that samples included."""
         lm = self.ppo.lm
         heads = (self.reward.head, self.ppo.value_head)
-        states = (state for each in self.ppo.trainer._optimizers.values() for state in each.state.values())
+        states = (state for each in self.ppo.trainer._learners.values() for state in each.moments().values())
         return _bytes(
             [
                 *lm.core.parameters(),
@@ -231,7 +232,7 @@ def main() -> int:
         "cached eyes": Naive(loaded(), settings, cached_eyes=True),
     }
     seconds = {
-        name: statistics.median(cpu_seconds(lambda seed, way=way: way.iteration(asked, seed), options.iterations))
+        name: statistics.median(cpu_seconds(partial(way.iteration, asked), options.iterations))
         for name, way in ways.items()
     }
     sizes = {name: way.size() for name, way in ways.items()}

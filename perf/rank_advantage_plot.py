@@ -95,7 +95,8 @@ def search() -> None:
     print(f"\n# search: true rank 4, predicted 3; {len(found)} forms tried, {fits} give {PRINTED}; the nearest:")
     for _, value, name in sorted(found)[:3]:
         print(f"{value:.4f}  {name} = the best's rank")
-    for form in ("written", "table"):
+    published: tuple[DcgForm, ...] = ("written", "table")
+    for form in published:
         ratio = float(discounted_gain(torch.tensor(3.0), form) / discounted_gain(torch.tensor(4.0), form))
         print(f"{form}: D(3) / D(4) = {ratio:.4f}, turned over {1 / ratio:.4f}")
 
@@ -103,7 +104,7 @@ def search() -> None:
 def bounds() -> None:
     print("\n# bounds: delta of the worst response where the policy ranks it first, by each bound")
     for form in FORMS:
-        ratio = discounted_gain(IN_ORDER, form)[0, 0] / discounted_gain(IN_ORDER, form)[0, -1]
+        ratio = float(discounted_gain(IN_ORDER, form)[0, 0] / discounted_gain(IN_ORDER, form)[0, -1])
         print(f"{form:8} none {1 - ratio:+.4f}  clamp {1 - min(ratio, 1.0):+.4f}  symmetric {1 - 1 / ratio:+.4f}")
 
 
@@ -112,7 +113,8 @@ def reversed_group() -> None:
     for form, bound in itertools.product(FORMS, BOUNDS):
         found = rank_advantages(IN_ORDER, REVERSED, mode="paper", dcg=form, bound=bound)
         print(f"paper {form:8} {bound:10} {told(found)}")
-    for mode, form in itertools.product(("oracle", "signed"), FORMS):
+    both: tuple[RankMode, ...] = ("oracle", "signed")
+    for mode, form in itertools.product(both, FORMS):
         print(f"{mode:6} {form:8} {told(rank_advantages(IN_ORDER, REVERSED, mode=mode, dcg=form))}")
     found = rank_advantages(IN_ORDER, dcg="log", standardise=True)
     print(f"the default (oracle, log, standardised): {told(found)}")
@@ -140,13 +142,13 @@ def ties() -> None:
         print(f"{mode:9} {told(rank_advantages(true, predicted, mode=mode))}")
 
 
-def learning() -> dict[str, dict[str, list[float]]]:
+def learning() -> dict[str, dict[RankMode, list[float]]]:
     """A policy over five answers, by plain policy gradient: how good its answers are after each step (1: always best).
 
     A step draws groups of five from the policy; equal draws tie, for the oracle and for the policy.
     """
     print(f"\n# learning: mean goodness before and after {STEPS} steps of {GROUPS} groups, rate {RATE}, standardised")
-    curves: dict[str, dict[str, list[float]]] = {}
+    curves: dict[str, dict[RankMode, list[float]]] = {}
     for start, slope in STARTS.items():
         for mode in MODES:
             curves.setdefault(start, {})[mode] = curve = goodness(mode, slope)
@@ -172,7 +174,7 @@ def goodness(mode: RankMode, slope: float) -> list[float]:
     return curve
 
 
-def draw(path: Path, curves: dict[str, dict[str, list[float]]]) -> None:
+def draw(path: Path, curves: dict[str, dict[RankMode, list[float]]]) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -188,9 +190,9 @@ def draw(path: Path, curves: dict[str, dict[str, list[float]]]) -> None:
             first.bar(at.tolist(), found.tolist(), width=0.25, color=colours[mode], label=mode)
         first.set(title="Advantages where the policy's\norder is the oracle's reversed", xlabel="true rank, 0 = best")
         for axes, (start, modes) in zip(others, curves.items(), strict=True):
-            for mode, curve in modes.items():
-                dashes = (0, (3, 2)) if mode == "tie_aware" else "-"
-                axes.plot(curve, color=colours[mode], linestyle=dashes, label=mode)
+            for name, curve in modes.items():
+                dashes = (0, (3, 2)) if name == "tie_aware" else "-"
+                axes.plot(curve, color=colours[name], linestyle=dashes, label=name)
             axes.set(title=f"Learning from where\n{start}", xlabel="step", ylim=(0, 1.02), ylabel="goodness of answers")
         first.axhline(0, color="black", linewidth=0.8)
         first.set_ylabel("advantage, standardised")

@@ -66,7 +66,7 @@ def variants() -> dict[str, Variant]:
     likelihood = RewardForm(kind="likelihood", prompt="", **texts)
     head = RewardForm(kind="head", prompt="is this answer correct?", **texts)
     words = replace(head, words=("yes", "no"))
-    seeing = {"rm_context": "narrative"}
+    seeing: dict[str, Any] = {"rm_context": "narrative"}
     return {
         "likelihood, policy": Variant("policy", likelihood),
         "likelihood, policy, narrative": Variant("policy", replace(likelihood, **seeing)),
@@ -100,7 +100,7 @@ def labelled(step: AtOnce, p: Parameters) -> Labelled:
     judged = step(preferences, way, answered, *shown.judge(way, start), p.arms[0].name)  # type: ignore[arg-type]
     tried = p.candidates.model_copy(update={"split": p.agreement.split, "limit": p.agreement.limit})
     held_out = step(candidates, tried, shown.asked, shown.seen, start)
-    asked = {row["item_id"]: row for row in lake.table("instructions").read(shown.asked.key).to_pylist()}
+    asked = {row["item_id"]: row for row in lake.table("instructions").read(shown.asked.key).to_pylist()}  # type: ignore[attr-defined]
     answers = lake.table("candidates").read(held_out.key).to_pylist()
     return Labelled(
         lake,
@@ -176,7 +176,7 @@ def _six(reward: RewardModel, read: Reading, questions: Sequence[dict[str, Any]]
     prompts = [prompt for row in questions for prompt in [read.prompt(row)] * len(SIX)]
     scores = reward.score_all(prompts, [reward.lm.response_ids(text) for text in SIX] * len(questions), Limits(96))
     best = scores.view(-1, len(SIX)).argmax(1).tolist()
-    return sum(SIX[at] == row["answer"] for at, row in zip(best, questions, strict=True)) / len(questions)
+    return float(sum(SIX[at] == row["answer"] for at, row in zip(best, questions, strict=True)) / len(questions))
 
 
 def main() -> int:

@@ -58,16 +58,12 @@ class Model:
 
     Attributes:
         name: as the preset has it.
-        files: those on this machine; None: there is no folder, and none in the Hub's cache.
-        template: whether a chat template is among them.
-        unsupported: why its family cannot be used; None: it can, or its configuration is not here.
+        faults: of its files on this machine; None: there is no folder, and none in the Hub's cache.
         hub: why the Hub does not give it; None: it does, or was not asked because the files are here.
     """
 
     name: str
-    files: tuple[str, ...] | None
-    template: bool = False
-    unsupported: str | None = None
+    faults: tuple[str, ...] | None
     hub: str | None = None
 
 
@@ -220,7 +216,7 @@ def _memory(facts: Facts, needs: Needs) -> Iterator[Check]:
 def _models(facts: Facts) -> Iterator[Check]:
     for model in facts.models:
         name = f"model {model.name}"
-        if model.files is None:
+        if model.faults is None:
             there = model.hub is None
             said = "not on this machine; the Hub has it" if there else f"neither a folder nor on the Hub: {model.hub}"
             advice = (
@@ -228,23 +224,8 @@ def _models(facts: Facts) -> Iterator[Check]:
             )
             yield _check(name, there, said, advice)
             continue
-        lacks = [*_lacking(model)]
-        yield _check(name, not lacks, "; ".join(lacks) or "complete, on this machine", "mend or download it again")
-
-
-def _lacking(model: Model) -> Iterator[str]:
-    files = model.files or ()
-    if model.unsupported:
-        yield model.unsupported
-    if not any(each.endswith(".safetensors") for each in files):
-        pickled = any(each.endswith((".bin", ".pt", ".pth")) for each in files)
-        yield "its weights are pickles, and only safetensors are read" if pickled else "no weights (*.safetensors)"
-    if not {"processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"} & {*files}:
-        yield "no processor (processor_config.json or preprocessor_config.json)"
-    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & {*files}:
-        yield "no tokenizer"
-    if not model.template:
-        yield "no chat template"
+        said = "; ".join(model.faults) or "complete, on this machine"
+        yield _check(name, not model.faults, said, "mend or download it again")
 
 
 def _places(facts: Facts, needs: Needs) -> Iterator[Check]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from storage.errors import LakeError
 from storage.places import check, is_s3
 from tasks.doctor import Facts, Gpu, Model, Package
-from tasks.model_files import TIMEOUT_S, hub_config, model_folder
+from tasks.model_files import TIMEOUT_S, faults_of, hub_config, model_folder
 
 PROJECT = "video-rlaif"
 GIB = 2**30
@@ -78,8 +77,7 @@ def models_of(names: Sequence[str]) -> Iterator[Model]:
         if folder is None:
             yield Model(name, None, hub=_hub_fault(name))
             continue
-        files = tuple(sorted(path.name for path in folder.iterdir()))
-        yield Model(name, files, _has_template(folder), _unsupported(folder))
+        yield Model(name, tuple(faults_of(folder)))
 
 
 def lake_facts(root: str) -> tuple[str | None, float | None]:
@@ -173,21 +171,4 @@ def _hub_fault(name: str) -> str | None:
         hub_config(name)
     except Exception as error:  # Of several libraries, none of them ours.
         return f"{type(error).__name__}: {error}".splitlines()[0][:160]
-    return None
-
-
-def _has_template(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    file = folder / "tokenizer_config.json"
-    return file.is_file() and "chat_template" in json.loads(file.read_text())
-
-
-def _unsupported(folder: Path) -> str | None:
-    from models.families import family_of
-
-    try:
-        family_of(json.loads((folder / "config.json").read_text())["model_type"])
-    except (ValueError, KeyError, OSError) as error:
-        return str(error) if isinstance(error, ValueError) else "its config.json is missing or names no model_type"
     return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.model_files import faults_of
+
 if TYPE_CHECKING:
     from models.parallel import Team
     from models.quantization import Quantization
@@ -51,7 +53,8 @@ class ModelRef:
         """The plain model of that name; `how`: device, dtype and what else has a default.
 
         Raises:
-            ValueError: the name is neither a folder with a checkpoint nor a Hub model on this machine.
+            ValueError: the name is neither a folder with a checkpoint nor a Hub model that this machine can reach, or
+                the folder's files cannot be used (tasks.model_files.faults_of).
         """
         return cls(name, model_content(name), **how)
 
@@ -104,13 +107,13 @@ def model_content(name: str) -> str:
     of a file. A Hub id counts by its commit.
 
     Raises:
-        ValueError: neither is there.
+        ValueError: neither is there, or the folder is no checkpoint that can be used.
     """
     folder = Path(name)
     if folder.is_dir():
+        if faults := "; ".join(faults_of(folder)):
+            raise ValueError(f"Model folder {name}: {faults}. Give a checkpoint saved with save_pretrained.")
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        if not any(path.name == "config.json" for path in files):
-            raise ValueError(f"Model folder {name} holds no config.json; give a checkpoint saved with save_pretrained.")
         return _short(json.dumps([[path.name, _file_digest(path)] for path in files]))
     from transformers.utils import cached_file
     from transformers.utils.hub import extract_commit_hash

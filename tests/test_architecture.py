@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
         if package in (ROOMS - ALLOWED[room] - {room}) | FORBIDDEN.get(room, set())
     ]
     assert not wrong
+
+
+def test_every_folder_of_code_is_packaged() -> None:
+    """Installed from a wheel, a folder that is not listed would be missing: the checkout's own install hides that."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert there <= listed
 
 
 def test_the_driver_plans_a_run_without_torch_or_ray() -> None:

@@ -163,10 +163,15 @@ class AnswerQuestions:
         ]
 
     def _prompt(self, asked: _Asked, footage: dict[tuple[str, str], Footage]) -> Prompt:
+        from models.prompting import check_room
+
         place, request = (asked.video, asked.frame_set), asked.request
         if place not in footage:
             footage[place] = self._tokens.frames(*place)
-        return self._lm.prompt(request.text, footage[place], system=request.system, begin=request.begin)
+        prompt = self._lm.prompt(request.text, footage[place], system=request.system, begin=request.begin)
+        if not request.choices:
+            check_room(self._lm, [prompt], self._settings.sampling.max_new_tokens)
+        return prompt
 
     def _speak(self, asked: Sequence[_Asked], prompts: Mapping[_Asked, Prompt], seed: int) -> dict[_Asked, Response]:
         config = self._settings.config

@@ -52,12 +52,15 @@ class LocalGradingJudge:
 
     def ask(self, calls: Sequence[Call], again: int, seed: int) -> list[Reply]:
         from models.listwise import Reply
+        from models.prompting import check_room
 
         replies: dict[int, Reply] = {}
         prompts: dict[int, Prompt] = {}
         for number, call in enumerate(calls):
             try:
-                prompts[number] = self._lm.prompt(call.user, None, system=call.system)
+                prompt = self._lm.prompt(call.user, None, system=call.system)
+                check_room(self._lm, [prompt], self._config.sampling.max_new_tokens)
+                prompts[number] = prompt
             except ValueError as error:  # A text that holds a video's placeholder, or is longer than the window.
                 replies[number] = Reply("", str(error))
         seeds = partial(derive_seed, seed, "judge", again)

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.items import Shown
+from benchmarks.subtitles import Subtitles, read_srt
+from storage.errors import FormatError
 
 if TYPE_CHECKING:
     from storage.lake import Lake
@@ -25,7 +27,8 @@ class Timeline:
         # Rows stay Arrow's: as dicts, with their sets' frames, those of thousands of videos take much memory.
         self._rows = lake.table(frames.table).read(frames.key, columns=_COLUMNS).combine_chunks()
         self._places = {video: place for place, video in enumerate(self._rows["item_id"].to_pylist())}
-        self._subtitles = None if subtitles is None else Path(subtitles).expanduser()
+        self._folder = None if subtitles is None else Path(subtitles).expanduser()
+        self._read: dict[Path, Subtitles] = {}
 
     def shown(self, video: str, frame_set: str, named: str) -> tuple[Shown, int]:
         """What a model is shown of a video, and of how many frames.
@@ -36,7 +39,7 @@ class Timeline:
             named: the video as the annotation file names it, for its subtitles.
 
         Raises:
-            NotShownError: the video has no frames, or none in that window.
+            NotShownError: the video has no frames, or none in that window; or its subtitles cannot be read.
         """
         if video not in self._places:
             raise NotShownError(f"no frames: video {video} is not in the frames stage")
@@ -52,12 +55,15 @@ class Timeline:
         return Shown(seconds, self._spoken(named, seconds)), len(indices)
 
     def _spoken(self, named: str, seconds: tuple[float, ...]) -> tuple[str, ...] | None:
-        if self._subtitles is None:
+        if self._folder is None:
             return None
-        from benchmarks.subtitles import lines_at  # type: ignore[import-not-found,unused-ignore]
-
-        path = self._subtitles / f"{PurePosixPath(named).stem}.srt"
-        return lines_at(path, seconds) if path.is_file() else ()
+        path = self._folder / f"{PurePosixPath(named).stem}.srt"
+        if path not in self._read:
+            try:
+                self._read[path] = read_srt(path) if path.is_file() else Subtitles(())
+            except FormatError as error:
+                raise NotShownError(f"subtitles: {error}") from error
+        return self._read[path].spoken(seconds)
 
 
 def _missing(row: dict[str, Any], video: str, frame_set: str) -> str:

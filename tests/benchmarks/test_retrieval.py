@@ -22,8 +22,10 @@ OVERALL = "overall"
 def gallery(captions: dict[str, list[str]]) -> list[Item]:
     """Items as `read` makes them, without a file."""
     options = tuple(dict.fromkeys(text for texts in captions.values() for text in texts))
+    size = len(captions)
     return [
-        Item(video, video, ("q",), texts[0], options, source={"captions": texts}) for video, texts in captions.items()
+        Item(video, video, ("q",), texts[0], options, source={"captions": texts, "gallery": size})
+        for video, texts in captions.items()
     ]
 
 
@@ -63,6 +65,16 @@ def test_a_video_without_scores_makes_no_other_easier_to_find() -> None:
         assert found == {("R@1", OVERALL): 0.0, ("R@5", OVERALL): 0.5}
     grades = [Retrieval().grade(items[0], "", one, "strict") for one in (None, Prediction(), scored(rows)["v1"])]
     assert [grade.status for grade in grades] == ["missing", "unparsed", "ok"]  # type: ignore[union-attr]
+
+
+def test_a_limit_of_items_shows_in_the_name() -> None:
+    items = gallery({"v1": ["one"], "v2": ["two"], "v3": ["three"]})
+    rows = {"v1": [-1.0, -2.0, -1.0], "v2": [-3.0, -1.0, -1.0]}
+    found = metrics(Retrieval(), items[:2], scored(rows))
+    assert {key: (metric.value, metric.n) for key, metric in found.items()} == {
+        ("R@1 of 2", OVERALL): (1.0, 2),
+        ("R@5 of 2", OVERALL): (1.0, 2),
+    }
 
 
 def test_a_model_that_finds_everything_equally_likely_finds_nothing() -> None:
@@ -134,6 +146,14 @@ def test_msrvtt_own_json_by_split(tmp_path: Path) -> None:
 def test_one_video_is_no_gallery(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="two or more"):
         Retrieval().read({"": lines(tmp_path / "a.jsonl", {"video": "v", "caption": "c"})})
+
+
+def test_too_much_work_is_refused_with_what_to_set(tmp_path: Path) -> None:
+    rows = [{"video": f"v{n}", "captions": [f"caption {n} {k}" for k in range(20)]} for n in range(800)]
+    path = lines(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(FormatError, match=r"12,800,000 log-probabilities.*captions.*pool"):
+        Retrieval().read({"": path})
+    assert len(Retrieval(captions=1).read({"": path}).items) == len(Retrieval(pool=100).read({"": path}).items) == 800
 
 
 def test_pools_do_not_depend_on_the_order_of_the_file_and_say_their_size(tmp_path: Path) -> None:

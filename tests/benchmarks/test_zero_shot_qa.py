@@ -14,7 +14,7 @@ from graders import graded, numbers
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade
-from benchmarks.items import Item, Prediction, Shown
+from benchmarks.items import Fault, Item, Prediction, Shown
 from benchmarks.qa_files import TYPES
 from benchmarks.registry import benchmark
 from benchmarks.zero_shot_qa import ActivityNetQa, MsvdQa
@@ -287,6 +287,28 @@ def test_predictions_without_ids_belong_to_the_next_question_of_their_video(tmp_
     read = MsvdQa().read_predictions([saved(tmp_path / "p.json", said)], items)
     assert read.by_id == {"a": Prediction(("0",)), "b": Prediction(("1",))}
     assert [fault.kind for fault in read.faults] == ["duplicate", "unknown"]
+
+
+def test_answers_without_ids_are_paired_by_place_whatever_row_is_broken(tmp_path: Path) -> None:
+    questions = saved(tmp_path / "q.json", [QUESTIONS[0], "broken", QUESTIONS[2]])
+    answers = saved(tmp_path / "a.json", [{"answer": "first"}, {"answer": "second"}, {"answer": "third"}])
+    read = MsvdQa().read({"questions": questions, "answers": answers})
+    assert [(item.id, item.answer) for item in read.items] == [("v_one_1", "first"), ("v_two_1", "third")]
+    assert [(fault.kind, fault.where) for fault in read.faults] == [
+        ("malformed", "q.json row 2"),
+        ("unknown", "a.json row 2"),
+    ]
+
+
+def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
+    items = items_of(tmp_path)
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "v_one_1", "pred": "a"}\n{"id": "v_one_2", "pre\n\n{"id": "v_two_1", "pred": "c"}\n')
+    read = ActivityNetQa().read_predictions([path], items)
+    assert read.by_id == {"v_one_1": Prediction(("a",)), "v_two_1": Prediction(("c",))}
+    assert read.faults[0] == Fault("malformed", "p.jsonl row 2", "is not JSON")
+    path.write_text('{"id": "v_one_1", "pred": "a"}')
+    assert list(ActivityNetQa().read_predictions([path], items).by_id) == ["v_one_1"]
 
 
 def test_broken_predictions_are_faults(tmp_path: Path) -> None:

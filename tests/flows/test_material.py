@@ -1,12 +1,13 @@
 """What every labelling begins with, as far as the stages' inputs go."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows.material import material
+from flows.material import check_engines, material
 from flows.presets import load
 from flows.rlaif import figure
 from flows.steps import Trained
@@ -61,3 +62,13 @@ def test_a_policy_that_ranks_itself_is_handed_over_as_the_ranker() -> None:
     _, way, ranker, seen, narrated, *_ = step.handed["policy_by_ranks"]
     assert (way.judge, seen, narrated) == ("self", "visual_tokens", "captions")
     assert ranker == Trained(ranker.base, merged="sft")
+
+
+def test_an_engine_that_cannot_draw_for_the_model_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    for section in ("candidates", "ppo.training"):
+        parameters = load("miniature", [f"{section}.engine=vllm"])
+        with pytest.raises(ValueError, match=rf"^{section}\.engine 'vllm' cannot draw.*Set it to transformers"):
+            check_engines(parameters, str(tmp_path))
+        check_engines(parameters, parameters.models.policy)
+    check_engines(load("miniature"), str(tmp_path))

@@ -16,6 +16,7 @@ from models.encoding import blank_like, encode_clips
 from models.families import FAMILIES, VideoFrames
 from models.sequences import Footage, Prompt
 from models.settings import LoraSettings, Sampling
+from models.shape import SEVERAL_AXES, SUPPORTED
 from models.training import Trainer
 from models.video_lm import VideoLM
 
@@ -70,6 +71,8 @@ def _plain(lm: VideoLM) -> tuple[Any, Tensor]:
 
 def test_every_family_has_a_tiny_checkpoint() -> None:
     assert {"vlm_rlaif" if name == "llava" else name for name in FAMILIES} == set(zoo.ZOO)
+    assert set(FAMILIES) == SUPPORTED
+    assert {name for name, family in FAMILIES.items() if family.axes > 1} == SEVERAL_AXES
 
 
 @torch.no_grad()

@@ -158,6 +158,15 @@ def test_nothing_there_is_said_so(tmp_path: Path) -> None:
         VideoLM.load(str(tmp_path / "nothing"))
 
 
+@torch.no_grad()
+def test_an_answer_that_would_leave_the_window_is_refused_before_it_is_drawn(copy: Path) -> None:
+    lm = VideoLM.load(str(copy))
+    prompt = lm.prompt("what is shown?")
+    room = lm.window - len(prompt.ids)
+    with pytest.raises(ValueError, match=rf"{len(prompt.ids)} tokens, an answer up to {room + 1:,} .*lower max_new"):
+        lm.generate([prompt], Sampling(max_new_tokens=room + 1))
+
+
 def test_a_video_that_is_longer_than_the_window_is_refused_with_both_figures(copy: Path) -> None:
     lm = VideoLM.load(str(copy))
     lm.core.config.get_text_config().max_position_embeddings = 20

@@ -18,8 +18,7 @@ from tasks.doctor import Check, Facts, Gpu, Model, Needs, Package, examine
 from tasks.machine_facts import lake_facts, models_of, packages
 
 A100 = Gpu("A100", 79.0, 78.0, bfloat16=True)
-FILES = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
-MODEL = Model("owner/name", FILES, template=True)
+MODEL = Model("owner/name", ())
 GOOD = Facts(
     python="3.11.7",
     packages=(Package("torch", ">=2.13", "2.13.0", fits=True),),
@@ -88,19 +87,11 @@ def test_a_machine_that_has_all_is_healthy() -> None:
         ({"disk_gib": 105.0}, "disk", "failed", "105 GiB free; about 100 GiB wanted", "fewer frames"),
         ({"missing_data": ("data/videos",)}, "data", "failed", "not there: data/videos", "data.videos="),
         ({"models": (Model("a/b", None, hub="404"),)}, "model a/b", "failed", "nor on the Hub: 404", "rlaif convert"),
-        ({"models": (replace(MODEL, template=False),)}, "model owner/name", "failed", "no chat template", "mend"),
         (
-            {"models": (replace(MODEL, files=("pytorch_model.bin", *FILES[2:])),)},
+            {"models": (Model("owner/name", ("no tokenizer", "no weights")),)},
             "model owner/name",
             "failed",
-            "pickles, and only safetensors are read",
-            "mend",
-        ),
-        (
-            {"models": (replace(MODEL, files=FILES[:2], unsupported="type x"),)},
-            "model owner/name",
-            "failed",
-            "type x; no processor (processor_config.json or preprocessor_config.json); no tokenizer",
+            "no tokenizer; no weights",
             "mend",
         ),
     ],
@@ -143,12 +134,12 @@ def test_packages_are_compared_with_the_pins() -> None:
 
 def test_models_are_looked_at_where_they_lie(tmp_path: Path) -> None:
     (whole,) = models_of([str(BASE), str(BASE)])
-    assert (whole.template, whole.unsupported, whole.hub) == (True, None, None)
+    assert (whole.faults, whole.hub) == ((), None)
     assert told(replace(GOOD, models=(whole,)))[f"model {BASE}"].state == "ok"
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     half, gone = models_of([str(tmp_path), str(tmp_path / "gone")])
-    assert "'bert' are not supported" in (half.unsupported or "")
-    assert (gone.files, gone.hub) == (None, "there is no such folder")
+    assert "'bert' are not supported" in (half.faults or [""])[0]
+    assert (gone.faults, gone.hub) == (None, "there is no such folder")
 
 
 def test_a_lake_that_is_not_there_is_not_made(tmp_path: Path) -> None:
