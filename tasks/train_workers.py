@@ -114,7 +114,7 @@ class TrainingGroup:
         if ray.is_initialized():
             place = _place_of(conductor)
             ray.kill(conductor)
-            if place is not None:  # Ray Train would give it back, but only where Ray runs with its dashboard
+            if place is not None:
                 ray.util.remove_placement_group(place)
 
 
@@ -147,6 +147,8 @@ class Conductor:
 
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        # A process that asks every 5 s whether Ray gives up the node; nothing here would do anything about it.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         self._order = order
         outcomes: list[Outcome] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -186,6 +188,16 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without the process that gives back the workers' placement group where Ray Train's controller has died.
+
+            It asks a dashboard, which a local Ray does not have: there it only delays the end, and outlives a group that
+            was killed. The driver gives back the place itself (TrainingGroup.kill).
+            """
+            made = super()._create_default_callbacks()
+            return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]
+
     resources = {"CPU": 1.0} | ({"GPU": order.gpus} if order.gpus else {})
     path = order.search_path
 
@@ -195,7 +207,7 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
 
         return train_in_group(conductor)
 
-    return TorchTrainer(
+    return Trainer(
         work,
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order.gpus else "gloo"),
         scaling_config=ScalingConfig(
