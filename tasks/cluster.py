@@ -95,8 +95,8 @@ def _init_ray(workers: int, gpus: float) -> bool:
 def _no_attendants() -> Iterator[None]:
     """Ray starts without three processes that serve a cluster: what a dashboard leaves, autoscaler, reader of logs.
 
-    One machine for one run has no use for them. They are Python programs of their own, and `ray.init` waits for the first
-    of them: half of its time. `ray start` can leave the other two out, `ray.init` does not pass its words on.
+    One machine for one run has no use for them. They are Python programs of their own, and `ray.init` waits for the
+    first of them: half of its time. The other two can be left out by name, which `ray.init` does not pass on.
     """
     from ray._private import parameter, services
 

@@ -192,8 +192,8 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
         def _create_default_callbacks(self) -> list[Any]:
             """Without the process that gives back the workers' placement group where Ray Train's controller has died.
 
-            It asks a dashboard, which a local Ray does not have: there it only delays the end, and outlives a group that
-            was killed. The driver gives back the place itself (TrainingGroup.kill).
+            It asks a dashboard, which a local Ray does not have: there it only delays the end, and outlives a group
+            that was killed. The driver gives back the place itself (TrainingGroup.kill).
             """
             made = super()._create_default_callbacks()
             return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]

@@ -15,14 +15,18 @@ from one_server import common_folder, one_server, request
 settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
-LONGEST = "test_survival"
+LONGEST = ("test_survival", "test_train_workers", "test_bad_input")
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, then whatever is slow: two processes end together only when no long one begins last."""
-    items.sort(key=lambda item: (item.path.stem != LONGEST, item.get_closest_marker("slow") is None))
+    """The longest files first, then whatever is slow: processes end together only when no long one begins last."""
+    items.sort(key=lambda item: (_place(item.path.stem), item.get_closest_marker("slow") is None))
+
+
+def _place(file: str) -> int:
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 @pytest.fixture

@@ -152,9 +152,9 @@ def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) ->
 
 
 def test_two_runs_of_one_lake_at_once_end_well_and_as_one_whatever_their_workers(place: Place, quiet: Lake) -> None:
-    """The quiet run had one worker; these have two each, and race for every shard."""
-    two = (REFRESHED, "run.workers=2")
-    with place.started("both", *two) as first, place.started("both", *two) as second:
+    """The quiet run had one worker; these have two and one, and race for every shard."""
+    two, one = (REFRESHED, "run.workers=2"), (REFRESHED, "run.workers=1")
+    with place.started("both", *two) as first, place.started("both", *one) as second:
         assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0), place.said("both")
     assert contents(place.lake("both")) == contents(quiet)
     assert adapters(place.lake("both")) == adapters(quiet)
