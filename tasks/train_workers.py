@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 PLACE_S = 5.0
+NEEDLESS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
 @dataclass(frozen=True)
@@ -188,15 +189,14 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class Trainer(TorchTrainer):
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
         def _create_default_callbacks(self) -> list[Any]:
-            """Without the process that gives back the workers' placement group where Ray Train's controller has died.
-
-            It asks a dashboard, which a local Ray does not have: there it only delays the end, and outlives a group
-            that was killed. The driver gives back the place itself (TrainingGroup.kill).
+            """Without two that start a process each: for datasets, of which there are none, and to give back the
+            workers' placement group where Ray Train's controller has died. That one asks a dashboard, which a local Ray
+            does not have; the driver gives the place back itself (TrainingGroup.kill).
             """
             made = super()._create_default_callbacks()
-            return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]
+            return [each for each in made if type(each).__name__ not in NEEDLESS]
 
     resources = {"CPU": 1.0} | ({"GPU": order.gpus} if order.gpus else {})
     path = order.search_path
