@@ -98,8 +98,8 @@ def compare(
 
 def _names(first: Sequence[Path], second: Sequence[Path]) -> tuple[str, str]:
     """What the two are called: their files, with folders where those alone tell them apart."""
-    short = tuple(" ".join(path.name for path in files) for files in (first, second))
-    return short if short[0] != short[1] else (" ".join(map(str, first)), " ".join(map(str, second)))
+    one, other = (" ".join(path.name for path in files) for files in (first, second))
+    return (one, other) if one != other else (" ".join(map(str, first)), " ".join(map(str, second)))
 
 
 def _benchmark(name: str, settings: Sequence[str] | None) -> Benchmark:
