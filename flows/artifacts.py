@@ -14,6 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from flows.environment import REPORTS_URL
+from tasks.evaluation.conditions import OVERALL
 from tasks.evaluation.entries import Entry
 from tasks.progress import SHOWN_AFTER_S, Bar, Progress
 from tasks.stage import StageResult
@@ -21,7 +22,6 @@ from tasks.stage import StageResult
 logger = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 1.0
-OVERALL = "overall"  # The group of numbers over all items of a benchmark.
 
 
 def key(*words: str) -> str:

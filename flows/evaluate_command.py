@@ -70,18 +70,19 @@ def show_plan(parameters: Evaluation) -> None:
 
 
 def show(entries: Sequence[Entry]) -> None:
-    """Prints the numbers over all items, each judge's apart."""
-    from flows.artifacts import OVERALL
+    """Prints the numbers over all items, in a table for each way in which they were measured."""
+    from tasks.evaluation.conditions import OVERALL, conditions_of
 
-    table = Table(box=box.SIMPLE)
-    for heading in ("benchmark", "checkpoint", "protocol", "judge", "metric"):
-        table.add_column(heading)
-    for heading in ("value", "95 %", "n", "left out"):
-        table.add_column(heading, justify="right")
-    for entry in entries:
-        if entry.group == OVERALL:
-            about = (entry.benchmark, entry.checkpoint, entry.protocol, entry.judge, entry.metric)
-            interval = "" if entry.low is None else f"{entry.low:.3f} to {entry.high:.3f}"
-            value = "" if entry.value is None else f"{entry.value:.3f}"
-            table.add_row(*about, value, interval, str(entry.n), str(entry.left_out or ""))
-    out.print(table)
+    for condition in conditions_of(entries):
+        table = Table(box=box.SIMPLE, title=f"{condition.name}, {condition.judged_by}", title_justify="left")
+        table.add_column("checkpoint", overflow="fold")
+        table.add_column("metric", overflow="fold")
+        for heading in ("value", "95 %", "n", "left out"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for entry in condition.entries:
+            if entry.group == OVERALL:
+                interval = "" if entry.low is None else f"{entry.low:.3f} to {entry.high:.3f}"
+                value = "" if entry.value is None else f"{entry.value:.3f}"
+                counts = (f"{entry.n:,}", f"{entry.left_out:,}" if entry.left_out else "")
+                table.add_row(entry.checkpoint, entry.metric, value, interval, *counts)
+        out.print(table)
