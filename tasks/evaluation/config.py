@@ -65,6 +65,10 @@ class ScoredBenchmark(BaseModel):
         if strange := sorted(set(self.files) - set(known.files)):
             told = "; ".join(f"{name!r}: {what}" for name, what in known.files.items())
             raise ValueError(f"{self.benchmark} has no file {strange[0]!r}; it reads {told}")
+        if getattr(known, "subtitles", self.subtitles is not None) != (self.subtitles is not None):
+            raise ValueError(
+                f"{self.benchmark} shows subtitles where both are set: their folder (subtitles) and settings.subtitles"
+            )
         return self
 
     @cached_property
