@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import show_scores
-from flows.evaluation import How, scoring, write_results
+from flows.evaluation import How, Model, scoring, write_results
 from flows.evaluation_parameters import EvaluatedModels, Evaluation
 from flows.hooks import log_cancelled, log_failed
 from flows.parameters import RunConfig
@@ -15,7 +15,7 @@ from flows.presets import load_evaluation
 from flows.steps import Steps, opened
 from tasks.evaluation.config import AnswersConfig, GradingConfig
 from tasks.evaluation.entries import read_scores
-from tasks.evaluation.sections import Benchmarks, endpoints_of
+from tasks.evaluation.sections import Benchmarks
 from tasks.frames import FramesConfig
 from tasks.model_ref import ModelRef
 from tasks.prepare import PrepareConfig
@@ -57,7 +57,7 @@ def evaluate(
         prepare: What writes the data when it is not there yet.
     """
     parameters = Evaluation.model_validate(dict(locals()))
-    with opened("evaluate", run, prepare, endpoints_of(benchmarks, grading)) as step:
+    with opened("evaluate", run, prepare, parameters.asked) as step:
         scored, judge = plain_models(step, parameters)
         how = How(benchmarks, frames, visual_tokens, answers, grading, judge)
         evaluated = scoring(step, how, scored)
@@ -68,13 +68,17 @@ def evaluate(
     return {"scores": str(page), "lake": run.lake_root}
 
 
-def plain_models(step: Steps, p: Evaluation) -> tuple[dict[str, ModelRef], ModelRef | None]:
+def plain_models(step: Steps, p: Evaluation) -> tuple[dict[str, Model], ModelRef | None]:
     """The checkpoints, and the local judge; to hash a large checkpoint takes a while."""
     bar = step.ctx.progress.start("models: hashing", len(p.models.checkpoints) + (p.models.judge is not None))
     try:
-        found = {}
+        found: dict[str, Model] = {}
         for each in p.models.checkpoints:
-            found[each.name] = each.resolve(step.ctx.lake, p.models.how)
+            found[each.name] = (
+                each.resolve(step.ctx.lake, p.models.how)
+                if each.endpoint is None
+                else p.grading.endpoints[each.endpoint]
+            )
             bar.advance()
         judge = None if p.models.judge is None else ModelRef.of(p.models.judge, **p.models.how)
         return found, judge

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.steps import Pending, Steps, Trained
 from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.answers import answers
+from tasks.evaluation.comparisons import comparisons
 from tasks.evaluation.config import LOCAL, AnswersConfig, GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import read_scores
 from tasks.evaluation.grades import grades
@@ -25,7 +26,7 @@ from tasks.model_ref import ModelRef
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
-Model = ModelRef | Trained
+Model = ModelRef | Trained | JudgeEndpoint
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _seen(
     for label, scored in here.items():
         asking.setdefault(scored.frame_set, []).append(asked[label])
     sampled = step(frames, how.frames, listed, source, asking, label=name)
-    towers = {_base(model).tower: _base(model) for model in models.values()}
+    towers = {base.tower: base for model in models.values() if (base := _base(model)) is not None}
     tokens = {
         tower: step(visual_tokens, how.visual_tokens, sampled, model, label=f"{name} {model.label}")
         for tower, model in towers.items()
@@ -127,18 +128,26 @@ def _scored(
 ) -> list[Scored]:
     """One model's answers to one benchmark, and their grades by each protocol."""
     asked, judge = seen.asked[label], how.decides(scored)
-    shown = (asked, seen.sampled, seen.tokens[_base(model).tower])
-    said = step(answers, how.answers, scored, *shown, model, checkpoint, label, label=f"{label} {checkpoint}")
+    base = _base(model)
+    shown = (asked, seen.sampled, seen.sampled if base is None else seen.tokens[base.tower])
+    given, named = (how.answers, scored, *shown, model, checkpoint, label), f"{label} {checkpoint}"
+    if scored.pairs == "verdict":
+        said = step(comparisons, *given, how.grading.prompts, label=named)
+    else:
+        said = step(answers, *given, label=named)
     found = []
     for protocol in scored.scored_by:
         about = (asked, said, judge, protocol, checkpoint, label)
         graded = step(grades, how.grading, scored, *about, label=f"{label} {checkpoint} {protocol}")
-        named = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
-        found.append(Scored(named, model, asked, said, graded))
+        names = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
+        found.append(Scored(names, model, asked, said, graded))
     return found
 
 
-def _base(model: Model) -> ModelRef:
+def _base(model: Model) -> ModelRef | None:
+    """Whose tower looks; None for an endpoint, which is sent pictures."""
+    if isinstance(model, JudgeEndpoint):
+        return None
     return model.base if isinstance(model, Trained) else model
 
 

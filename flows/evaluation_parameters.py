@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from flows.parameters import Place, RunConfig
+from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.checkpoints import Checkpoint
 from tasks.evaluation.config import LOCAL, AnswersConfig, GradingConfig
 from tasks.evaluation.sections import Benchmarks, check_frames, check_judges
@@ -68,4 +69,23 @@ class Evaluation(BaseModel):
         wanting = [label for label, each in self.benchmarks.items() if each.judge == LOCAL]
         if wanting and self.models.judge is None:
             raise ValueError(f"benchmark {wanting[0]!r} has judge local, but models.judge names no model")
+        for each in self.models.checkpoints:
+            if each.endpoint is not None:
+                self._can_judge(each)
         return self
+
+    def _can_judge(self, judge: Checkpoint) -> None:
+        if judge.endpoint not in self.grading.endpoints:
+            raise ValueError(f"checkpoint {judge.name!r}: endpoint {judge.endpoint!r} is none of grading.endpoints")
+        answering = [label for label, each in self.benchmarks.items() if each.pairs != "verdict"]
+        if answering:
+            raise ValueError(
+                f"checkpoint {judge.name!r} is behind an endpoint, which only judges pairs: benchmark {answering[0]!r} "
+                "asks for more; set its pairs to verdict, or leave one of them out"
+            )
+
+    @property
+    def asked(self) -> list[JudgeEndpoint]:
+        """The endpoints that will be asked."""
+        judges = {each.endpoint for each in self.models.checkpoints} | {each.judge for each in self.benchmarks.values()}
+        return [each for name, each in self.grading.endpoints.items() if name in judges]

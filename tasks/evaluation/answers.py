@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.items import Request
+from benchmarks.items import Request, Shown
 from models.settings import Sampling
 from storage.lake import Lake
 from tasks.answering import answers_in_batches
@@ -78,26 +78,37 @@ def answers(
     return run_stage(ctx, stage, items, AnswerQuestions, settings)
 
 
+def asked_about(
+    lake: Lake, scored: ScoredBenchmark, questions: StageRef, frames: StageRef
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], Shown]]:
+    """Each question's row, what a worker has to know of it, and what is shown with it.
+
+    A question that cannot be asked has its reason as `fault`.
+    """
+    timeline = Timeline(lake, frames, scored.subtitles)
+    for row in asked_rows(lake, questions):
+        frame_set, fault = window_set(scored.frame_set, row["start"], row["end"]), row["reason"]
+        shown, n_frames = Shown(), 0
+        if fault is None:
+            try:
+                shown, n_frames = timeline.shown(row["video"], frame_set, row["named"])
+            except NotShownError as error:
+                fault = str(error)
+        about = {"item_id": row["item_id"], "video": row["video"], "frame_set": frame_set, "n_frames": n_frames}
+        yield row, {**about, "fault": fault}, shown
+
+
 def _items(
     ctx: RunContext, scored: ScoredBenchmark, questions: StageRef, frames: StageRef, tokens: StageRef
 ) -> Iterator[dict[str, Any]]:
-    timeline, tokens_of = Timeline(ctx.lake, frames, scored.subtitles), keys_of(ctx.lake, tokens)
-    for row in asked_rows(ctx.lake, questions):
-        about = {"item_id": row["item_id"], "video": row["video"], "requests": (), "fault": row["reason"]}
-        about["frame_set"] = window_set(scored.frame_set, row["start"], row["end"])
-        if about["fault"] is None:
-            try:
-                shown, about["n_frames"] = timeline.shown(row["video"], about["frame_set"], row["named"])
-                about["requests"] = scored.made.ask(item_of(row), shown)
-            except NotShownError as error:
-                about["fault"] = str(error)
-            else:
-                if not about["requests"]:
-                    raise StageError(f"{scored.benchmark} asks a model nothing: it compares what is given.")
-        asked = [list(asdict(request).values()) for request in about["requests"]]
-        yield about | {
-            "identity": [tokens_of.get(row["video"]), row["video"], about["frame_set"], asked, about["fault"], ctx.seed]
-        }
+    tokens_of = keys_of(ctx.lake, tokens)
+    for row, about, shown in asked_about(ctx.lake, scored, questions, frames):
+        requests = () if about["fault"] else scored.made.ask(item_of(row), shown)
+        if not requests and not about["fault"]:
+            raise StageError(f"{scored.benchmark} asks a model nothing: it compares what is given.")
+        asked = [list(asdict(request).values()) for request in requests]
+        said = [tokens_of.get(row["video"]), row["video"], about["frame_set"], asked, about["fault"], ctx.seed]
+        yield {**about, "requests": requests, "identity": said}
 
 
 @dataclass(frozen=True)

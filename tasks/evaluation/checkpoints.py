@@ -27,6 +27,9 @@ class Checkpoint(BaseModel):
         description="A local folder or a Hub id; for an adapter, where its base is now (empty: the Hub id that it was "
         "trained on).",
     )
+    endpoint: str | None = Field(
+        None, description="One of grading.endpoints, for benchmarks of judges (pairs: verdict); empty: none."
+    )
     lake: str | None = Field(None, description="The lake of a run whose trained adapter is scored; empty: none is.")
     arm: str | None = Field(None, description="Which arm's adapter; empty: that of the only one.")
     role: Literal["policy", "sft"] = Field("policy", description="policy: what an arm learned; sft: where arms began.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ from models.endpoint_settings import JudgeEndpoint
 from models.settings import EngineName, NotNegative, Sampling
 from storage.errors import FormatError
 from tasks.answering import engine_field, forward_tokens_field
+from tasks.judge_prompts import JudgePrompts
 
 LOCAL = "local"
 
@@ -50,6 +51,11 @@ class ScoredBenchmark(BaseModel):
         default=None, description="Of sampling; 0: the likeliest; null: the benchmark's."
     )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the likeliest tokens that are drawn from.")
+    pairs: Literal["likelihood", "verdict"] = Field(
+        default="likelihood",
+        description="Benchmarks of pairs of answers. likelihood: which one the model would itself sooner give; "
+        "verdict: which one it says is better, shown both in both orders (grading.prompts).",
+    )
     protocols: tuple[str, ...] = Field(default=(), description="By which it is scored; none named: all that it knows.")
     judge: str | None = Field(
         default=None,
@@ -65,6 +71,10 @@ class ScoredBenchmark(BaseModel):
         if strange := sorted(set(self.files) - set(known.files)):
             told = "; ".join(f"{name!r}: {what}" for name, what in known.files.items())
             raise ValueError(f"{self.benchmark} has no file {strange[0]!r}; it reads {told}")
+        if getattr(known, "subtitles", self.subtitles is not None) != (self.subtitles is not None):
+            raise ValueError(
+                f"{self.benchmark} shows subtitles where both are set: their folder (subtitles) and settings.subtitles"
+            )
         return self
 
     @cached_property
@@ -117,6 +127,9 @@ class GradingConfig(BaseModel):
 
     endpoints: dict[str, JudgeEndpoint] = Field(
         default={}, description="Judges behind OpenAI-compatible endpoints, by the name that a benchmark asks for."
+    )
+    prompts: JudgePrompts = Field(
+        default=JudgePrompts(), description="What is asked about pairs of answers, where a benchmark is of such."
     )
     sampling: Sampling = Field(
         default=Sampling(temperature=0.0, max_new_tokens=64),

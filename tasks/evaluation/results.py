@@ -45,7 +45,7 @@ class Evaluated:
     label: str
     scored: ScoredBenchmark
     checkpoint: str
-    model: ModelRef
+    model: ModelRef | JudgeEndpoint
     protocol: str
     judge: ModelRef | JudgeEndpoint | None
     questions: StageRef
@@ -159,7 +159,7 @@ class _Asked:
             registry=scored.benchmark,
             split=scored.split,
             checkpoint=about.checkpoint,
-            model=f"{about.model.label}@{about.model.identity}",
+            model=judge_name(about.model) or "",
             protocol=about.protocol,
             judge=(judge_name(about.judge) or "") if judged else "",
             prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],

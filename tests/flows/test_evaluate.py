@@ -142,6 +142,7 @@ def test_every_evaluation_loads(name: str) -> None:
         ("frames.sets.0.clips=2", "frame_set 'policy' has several clips"),
         ("models.checkpoints.1.name=base", "the names of checkpoints must differ: base, base"),
         ("benchmarks.scenes.limt=3", "benchmarks.scenes.limt: unknown key"),
+        ("models.checkpoints.1.endpoint=gpt", r"endpoint 'gpt' is none of grading\.endpoints"),
         ("benchmarks={}", "benchmarks: Dictionary should have at least 1 item"),
     ],
 )
