@@ -11,8 +11,9 @@ reply differently:
     can be read, and has no verdict.
 "vlm_rlaif" shows the judge the question as VLM-RLAIF stores it, with "<image>\\n" in front; a "</s>" that ends a
     prediction in its files is shown too. A reply that lacks a key is left out.
-"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; what is not "yes" is a
-    no. Where it would stop, "no verdict". It asks in a way of its own: see `question`.
+"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; a 'pred' with neither
+    "yes" nor "no" in it counts in the mean alone. Where it would stop, "no verdict". It asks in a way of its own: see
+    `question`.
 "llava_hound" cuts predictions to 256 words, takes the first digits behind 'score', and looks for "yes" and then "no"
     in the whole reply; each number leaves out the replies that it finds nothing in.
 "strict" shows the prediction without "</s>", reads the reply rightly (benchmarks.judge_replies.strict_qa) and counts
@@ -140,7 +141,8 @@ def _lmms_eval(reply: str) -> Grade:
     read = judge_replies.lmms_activitynet(reply)
     if read is None:
         return Grade("no verdict", judged=True)
-    return Grade("ok", read[0] == "yes", judging.as_points(read[1]), read[0], judged=True)
+    correct = {"yes": True, "no": False}.get(read[0])
+    return Grade("ok", correct, judging.as_points(read[1]), read[0], judged=True)
 
 
 def _llava_hound(reply: str) -> Grade:

@@ -187,8 +187,8 @@ BY_HAND = {
     "vlm_rlaif": (3 / 5, 19 / 6, 5, 4),
     # The reply without 'pred' counts in the mean, with its 3.
     "video_llava": (3 / 5, 22 / 7, 5, 3),
-    # Seven are read; "unknown" holds a "no", and "maybe" is no "yes".
-    "lmms_eval": (4 / 7, 23 / 7, 3, 3),
+    # Seven are read; "unknown" holds a "no", and "maybe" holds neither.
+    "lmms_eval": (4 / 6, 23 / 7, 4, 3),
     # "yes" or "no" in the whole reply: yes yes no no - yes yes - "caNNOt"; scores 5 4 1 0 2 7 4 3.
     "llava_hound": (4 / 7, 26 / 8, 3, 2),
     # Right: three readable replies of yes; points 5, 4.8, 1, 2 for none, 4: of ten.
