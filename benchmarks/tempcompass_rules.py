@@ -32,7 +32,7 @@ def caption_matching(reply: str, question: str, answer: str) -> int | None:
     The first line of the question is no option. Where several fit, later options and, of one option, later kinds count.
 
     Raises:
-        IndexError: an option has no ": "; or a wrong option was taken, and the answer has no ": " or a label of one word.
+        IndexError: an option has no ": "; or the wrong one was taken, and the answer has none or a label of one word.
     """
     lines = question.split("\n")[1:]
     sentences = [line.split(": ")[1] for line in lines]

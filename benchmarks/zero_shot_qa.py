@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from benchmarks import judge_replies, judging
+from benchmarks.benchmark import check_protocol
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import ALL_DIGITS, Metric
 from benchmarks.qa_files import IMAGE, read_qa, read_qa_predictions, write_qa
 
-END = "</s>"
 _ONE_WORD = " Answer the question using a single word or phrase."
 
 
@@ -77,13 +77,13 @@ class ZeroShotQa:
         return (Request(question if self.question == "plain" else question.capitalize() + "?" + _ONE_WORD),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         if prediction is None or not prediction.replies:
             return judging.wrong("missing") if strict else Grade("missing")
         question, reply = item.questions[0], prediction.replies[0]
         if strict:
-            reply = reply.strip().removesuffix(END).strip()
+            reply = judging.without_end(reply)
             if not reply:
                 return judging.wrong("empty")
         if protocol == "vlm_rlaif":
@@ -94,12 +94,12 @@ class ZeroShotQa:
         return judging.call("qa_system", "qa_user", self.prompts, **said)
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - the reply says all
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         return _READERS[protocol](reply)
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy and mean score, over all items and by group; the scripts print the first two."""
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         right = judging.strict_verdict if strict else judging.verdict
         points = judging.strict_points if strict else judging.points

@@ -14,7 +14,7 @@ from graders import graded, numbers
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade
-from benchmarks.items import Fault, Item, Prediction, Shown
+from benchmarks.items import Item, Prediction, Shown
 from benchmarks.qa_files import TYPES
 from benchmarks.registry import benchmark
 from benchmarks.zero_shot_qa import ActivityNetQa, MsvdQa
@@ -306,7 +306,9 @@ def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
     path.write_text('{"id": "v_one_1", "pred": "a"}\n{"id": "v_one_2", "pre\n\n{"id": "v_two_1", "pred": "c"}\n')
     read = ActivityNetQa().read_predictions([path], items)
     assert read.by_id == {"v_one_1": Prediction(("a",)), "v_two_1": Prediction(("c",))}
-    assert read.faults[0] == Fault("malformed", "p.jsonl row 2", "is not JSON")
+    broken = read.faults[0]
+    assert (broken.kind, broken.where) == ("malformed", "p.jsonl row 2")
+    assert broken.reason.startswith("is not JSON")
     path.write_text('{"id": "v_one_1", "pred": "a"}')
     assert list(ActivityNetQa().read_predictions([path], items).by_id) == ["v_one_1"]
 
