@@ -80,13 +80,14 @@ def test_tp_counts_as_tn_and_bad_rows_are_faults(tmp_path: Path) -> None:
             "v,1,2,3,what,0,5,CW,a,b,c,d",
             ",1,2,3,what,0,6,CW,a,b,c,d,e",
             "v,1,2,3,,0,7,CW,a,b,c,d,e",
+            "v,1,2,3,what,0,8,CW,a,b,c,d,e, and f",  # A comma without quotes: the last option would be cut.
         )
     )
     assert [(item.id, item.options[0], dict(item.groups)) for item in annotations.items] == [
         ("v_1", "a", {"type": "TN", "kind": "T"})
     ]
     assert [fault.kind for fault in annotations.faults] == [
-        *("duplicate", "no answer", "no answer", "malformed", "malformed", "no video", "malformed"),
+        *("duplicate", "no answer", "no answer", "malformed", "malformed", "no video", "malformed", "malformed"),
     ]
     with pytest.raises(FormatError, match="no column question, answer"):
         BENCHMARK.read({"": written(tmp_path / "test.csv", "video,qid\n1,2\n")})
