@@ -15,7 +15,7 @@ from flows.presets import load_evaluation
 from flows.steps import Steps, opened
 from tasks.evaluation.config import AnswersConfig, GradingConfig
 from tasks.evaluation.entries import read_scores
-from tasks.evaluation.sections import Benchmarks
+from tasks.evaluation.sections import Benchmarks, check_places
 from tasks.frames import FramesConfig
 from tasks.model_ref import ModelRef
 from tasks.prepare import PrepareConfig
@@ -58,6 +58,7 @@ def evaluate(
     """
     parameters = Evaluation.model_validate(dict(locals()))
     with opened("evaluate", run, prepare, parameters.asked) as step:
+        check_places(benchmarks)
         scored, judge = plain_models(step, parameters)
         how = How(benchmarks, frames, visual_tokens, answers, grading, judge)
         evaluated = scoring(step, how, scored)

@@ -25,7 +25,7 @@ from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
 from tasks.evaluation.entries import read_scores
-from tasks.evaluation.sections import EvaluationConfig, endpoints_of
+from tasks.evaluation.sections import EvaluationConfig, check_places, endpoints_of
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
 from tasks.model_ref import ModelRef
@@ -100,6 +100,8 @@ def rlaif(
         *(endpoints_of(evaluate.benchmarks, evaluate.grading) if evaluate else []),
     ]
     with opened("rlaif", run, data.prepare, asked) as step:
+        if evaluate:
+            check_places(evaluate.benchmarks)
         graph, tuned = tuning(step, parameters)
         evaluated = evaluation(step, parameters, tuned) if evaluate else []
         done = step.results()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -52,6 +53,17 @@ def check_frames(benchmarks: Benchmarks, frames: FramesConfig) -> None:
             )
         if sets[each.frame_set].clips > 1:
             raise ValueError(f"benchmark {label!r}: frame_set {each.frame_set!r} has several clips; a prompt shows one")
+
+
+def check_places(benchmarks: Benchmarks) -> None:
+    """Raises ValueError where a benchmark's files or videos are not there: sooner than after the run before it."""
+    for label, each in benchmarks.items():
+        wanted = [("videos", Path(each.folder)), *((f"files {name!r}", place) for name, place in each.places.items())]
+        for key, place in wanted:
+            if not place.exists():
+                raise ValueError(
+                    f"benchmark {label!r}: there is no {place}: correct its {key}, or leave the benchmark out"
+                )
 
 
 def endpoints_of(benchmarks: Benchmarks, grading: GradingConfig) -> list[JudgeEndpoint]:

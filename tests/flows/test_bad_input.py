@@ -23,6 +23,8 @@ from flows import cli
 from flows.views import stages
 from miniature.dataset import write
 from storage.lake import Lake
+from tasks.evaluation.entries import SCORES, read_scores
+from tasks.evaluation.page import PAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 Done = subprocess.CompletedProcess[str]
@@ -57,7 +59,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Sto
     write(place.data, sft=4, rl=4, benchmark=4, seed=0)
     rewrite(place.data / "sft.json", call_it_role)
     failed = place.run("story", *QUICK, "ppo.training.max_gap=1e-9")
-    return Story(place, failed, place.run("story", *QUICK))
+    return Story(place, failed, place.run("story", *QUICK, place.evaluated()))
 
 
 def rewrite(path: Path, change: Callable[[list[Row]], None]) -> None:
@@ -93,6 +95,17 @@ def test_a_mended_training_computes_nothing_before_it_again(story: Story) -> Non
     before = ["videos", "frames", "visual_tokens base", "instructions", "sft", "candidates rl"]
     assert all(cached[name] for name in [*before, "preferences one", "reward_model one"])
     assert not cached["policy one"]
+
+
+def test_the_run_ends_with_its_models_on_benchmarks(story: Story) -> None:
+    told = read_scores(story.place.folder / "story" / SCORES)
+    overall = {each.checkpoint: each for each in told.entries if each.group == "overall"}
+    assert list(overall) == ["base", "sft", "one"]
+    assert all((each.n, each.protocol, each.judge) == (8, "strict", "") for each in overall.values())
+    assert len({each.stages["questions"] for each in overall.values()}) == 1
+    assert (story.place.folder / "story" / PAGE).is_file()
+    decoded = story.lake.table("frames").read(columns=["stage_key"])["stage_key"].to_pylist()
+    assert len(set(decoded)) == 1, "the benchmark's videos are the run's own, whose frames are kept already"
 
 
 def test_role_is_taken_for_from_and_said(story: Story) -> None:

@@ -15,6 +15,7 @@ from storage.errors import FormatError
 from tasks.evaluation.config import ScoredBenchmark
 from tasks.evaluation.items import asked_rows, item_of
 from tasks.evaluation.questions import questions
+from tasks.evaluation.sections import check_places
 from tasks.fanout import WorkerPool
 from tasks.stage import QuarantineError, RunContext, StageError, StageResult
 from tasks.videos import VideosConfig, videos
@@ -126,3 +127,15 @@ def test_a_file_that_cannot_be_read_is_named(ctx: RunContext, made: World) -> No
 def test_a_bad_setting_is_refused(made: World, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         made.scored([], **wrong)
+
+
+def test_files_and_videos_that_are_not_there_are_named_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    file = tmp_path / "questions.jsonl"
+    given: dict[str, Any] = {"benchmark": "custom", "files": {"": str(file)}, "videos": str(tmp_path / "videos")}
+    with pytest.raises(ValueError, match=rf"benchmark 'scenes': there is no {file}: correct its files ''"):
+        check_places({"scenes": ScoredBenchmark(**given)})
+    file.touch()
+    check_places({"scenes": ScoredBenchmark(**given)})
+    with pytest.raises(ValueError, match="correct its videos"):
+        check_places({"scenes": ScoredBenchmark(**{**given, "videos": str(tmp_path / "gone")})})
