@@ -69,6 +69,7 @@ def _config(name: str, revision: str | None) -> Any:
 
 
 def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -82,6 +83,11 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         )
     except OSError as error:
         raise ValueError(f"The weights of {name!r} do not load: {error}. {SAFE}") from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name!r} are cut off, or only point at the weights as git without LFS leaves them "
+            f"({error}). Download it again."
+        ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise

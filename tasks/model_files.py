@@ -10,6 +10,7 @@ from typing import Any
 from models.shape import SUPPORTED
 
 TIMEOUT_S = 5.0
+AGAIN = "download it again"
 
 
 def model_folder(name: str) -> Path | None:
@@ -42,7 +43,7 @@ def model_type(name: str) -> str | None:
 
 
 def faults_of(folder: Path) -> Iterator[str]:
-    """What makes a folder no checkpoint that can be used, as far as its small files tell; nothing: it is complete."""
+    """What makes a folder no checkpoint that can be used, as far as small files and headers tell; nothing: it is complete."""
     files = {path.name for path in folder.iterdir()}
     yield from _faults_of_config(folder / "config.json")
     if not any(each.endswith(".safetensors") for each in files):
@@ -53,12 +54,13 @@ def faults_of(folder: Path) -> Iterator[str]:
             if pickled
             else "no weights (*.safetensors)"
         )
+    yield from _faults_of_weights(folder)
     if not {"processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"} & files:
         yield "no processor (processor_config.json or preprocessor_config.json)"
     if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files:
         yield "no tokenizer"
-    elif not _has_template(folder):
-        yield "no chat template (chat_template.jinja)"
+    else:
+        yield from _faults_of_template(folder)
 
 
 def _faults_of_config(file: Path) -> Iterator[str]:
@@ -79,11 +81,37 @@ def _faults_of_config(file: Path) -> Iterator[str]:
     yield f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(SUPPORTED))}"
 
 
-def _has_template(folder: Path) -> bool:
+def _faults_of_weights(folder: Path) -> Iterator[str]:
+    """Of each file its header alone is read, which says how long the file must be; of an index its names."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield f"{file.name} is cut off, or only points at weights as git without LFS leaves it ({error}): {AGAIN}"
+    for file in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            parts = set(json.loads(file.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            yield f"{file.name} cannot be read: {AGAIN}"
+            continue
+        if gone := sorted(part for part in parts if not (folder / str(part)).is_file()):
+            yield f"{len(gone)} of {len(parts)} files that {file.name} names are missing, such as {gone[0]}: {AGAIN}"
+
+
+def _faults_of_template(folder: Path) -> Iterator[str]:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
+        return
     file = folder / "tokenizer_config.json"
-    return file.is_file() and "chat_template" in json.loads(file.read_text())
+    try:
+        if file.is_file() and "chat_template" in json.loads(file.read_text()):
+            return
+    except (ValueError, TypeError, OSError):
+        yield f"{file.name} cannot be read: {AGAIN}"
+        return
+    yield "no chat template (chat_template.jinja)"
 
 
 def hub_config(name: str) -> dict[str, Any]:

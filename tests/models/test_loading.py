@@ -49,6 +49,14 @@ def test_weights_that_are_missing_are_not_made_up(copy: Path) -> None:
         VideoLM.load(str(copy))
 
 
+@pytest.mark.parametrize("size", [0, 100, 10_000])
+def test_weights_that_are_cut_off_are_named(copy: Path, size: int) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"The weights of .*copy' are cut off.*Download it again"):
+        VideoLM.load(str(copy))
+
+
 def test_code_of_its_own_is_not_run(copy: Path) -> None:
     _edit(copy / "config.json", model_type="their_own", auto_map={"AutoConfig": "theirs.Config"})
     (copy / "theirs.py").write_text("raise SystemExit('ran')")
