@@ -17,6 +17,15 @@ SAFE = (
     "layout there is `rlaif convert`; otherwise load it once in a place of its own and save it with save_pretrained."
 )
 
+FILES = "Take the processor's and the tokenizer's files of the model that this one was made of."
+
+# What a processor says of its patches, and what a tower does.
+SIZES = {
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
+
 OWN = (
     "Take the chat_template.jinja of the model that this one was made of, whose messages are lists of "
     '{"type": ...} parts.'
@@ -30,7 +39,8 @@ def load_checkpoint(
 
     Raises:
         ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
-            template, has a template that shows no video, or needs code of its own; or this machine cannot quantise it.
+            template, has a template that shows no video or a processor of another model, or needs code of its own; or
+            this machine cannot quantise it.
     """
     more = load_arguments(quantization, device, dtype)
     config = _config(name, revision)
@@ -38,6 +48,7 @@ def load_checkpoint(
     family.check(config)
     places = family.places(config)
     processor = _processor(name, revision)  # Before the weights, which take minutes.
+    _check_processor(name, family, config, processor)
     known = len(processor.tokenizer)
     if max(places) >= known:
         raise ValueError(
@@ -139,6 +150,23 @@ def _processor(name: str, revision: str | None) -> Any:
     if processor.tokenizer.pad_token_id is None:  # Padding is masked: any token will do.
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def _check_processor(name: str, family: Family, config: Any, processor: Any) -> None:
+    """Refuse the processor of another family or model, which would fail at the first video."""
+    if not {each.__name__ for each in type(processor).__mro__} & {*family.processors}:
+        raise ValueError(
+            f"The processor of {name!r} is a {type(processor).__name__}, and a model of type {config.model_type!r} has "
+            f"a {' or '.join(family.processors)}. {FILES}"
+        )
+    seen = getattr(processor, "video_processor", None) or processor.image_processor
+    for ours, theirs in SIZES.items():
+        made, wanted = getattr(seen, ours, None), getattr(config.vision_config, theirs, None)
+        if None not in (made, wanted) and made != wanted:
+            raise ValueError(
+                f"The processor of {name!r} has {ours} {made}, and its model {theirs} {wanted}: it is of another "
+                f"model. {FILES}"
+            )
 
 
 def _check_template(name: str, family: Family, processor: Any) -> None:

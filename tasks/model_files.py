@@ -43,7 +43,7 @@ def model_type(name: str) -> str | None:
 
 
 def faults_of(folder: Path) -> Iterator[str]:
-    """What makes a folder no checkpoint that can be used, as far as small files and headers tell; nothing: it is complete."""
+    """Why a folder is no checkpoint that can be used, as far as small files and headers tell; nothing: it is whole."""
     files = {path.name for path in folder.iterdir()}
     yield from _faults_of_config(folder / "config.json")
     if not any(each.endswith(".safetensors") for each in files):
