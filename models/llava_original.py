@@ -110,6 +110,7 @@ def convert_adapter(source: Path, base: Path, target: Path) -> None:
         ValueError: the folder holds no adapter, or weights that are not of the language model.
     """
     from safetensors.torch import save_file
+    from transformers import LlavaForConditionalGeneration
 
     config = json.loads(_needed(source / "adapter_config.json", "holds no adapter").read_text())
     weights: dict[str, Tensor] = {}
@@ -126,6 +127,10 @@ def convert_adapter(source: Path, base: Path, target: Path) -> None:
         # Names alone would match layers of the vision tower too.
         "target_modules": rf".*language_model.*\.({'|'.join(modules)})",
         "task_type": None,
+        "auto_mapping": {
+            "base_model_class": LlavaForConditionalGeneration.__name__,
+            "parent_library": LlavaForConditionalGeneration.__module__,
+        },
     }
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     near = (source, *source.absolute().parents[:2])  # It stands beside the folder of the adapter's folder.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_loaded, merged_twin
+from models.adapters import check_fits, check_loaded, merged_twin
 from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
@@ -336,10 +336,11 @@ class VideoLM:
         """Add a saved PEFT adapter.
 
         Raises:
-            ValueError: the adapter changes nothing, or does not fit this model.
+            ValueError: the adapter is not whole, does not fit this model, or changes nothing.
         """
         from peft import PeftModel
 
+        check_fits(folder, self.core)
         if isinstance(self.model, PeftModel):
             self.model.load_adapter(folder, adapter_name=name)
         else:
