@@ -5,6 +5,7 @@ transformers fills in weights that a checkpoint lacks with random ones and goes 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ SIZES = {
     "merge_size": "spatial_merge_size",
     "temporal_patch_size": "temporal_patch_size",
 }
+
+# Weights in the language model's layers; what follows from the configuration was saved beside them once.
+LAYERS = re.compile(r"\.(language|text)_model\.layers\.\d+\.(?!.*inv_freq$)")
 
 OWN = (
     "Take the chat_template.jinja of the model that this one was made of, whose messages are lists of "
@@ -112,6 +116,12 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         raise ValueError(
             f"The checkpoint {name!r} lacks {len(lacking)} of its model's weights, such as {lacking[0]}. "
             "Download it again, or take one that is whole."
+        )
+    if more := sorted(name for name in told["unexpected_keys"] if LAYERS.search(name)):
+        raise ValueError(
+            f"The checkpoint {name!r} has {len(more)} weights in its language model's layers that its config.json does "
+            f"not know, such as {more[0]}: the model would be a part of what was trained. Take the config.json that "
+            "was saved with the weights."
         )
     return model
 

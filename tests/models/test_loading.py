@@ -57,6 +57,19 @@ def test_weights_that_are_missing_are_not_made_up(copy: Path) -> None:
         VideoLM.load(str(copy))
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm"])
+def test_weights_that_the_configuration_does_not_know_are_not_dropped(tmp_path: Path, name: str) -> None:
+    folder = zoo.save(name, tmp_path / name)
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "vision_tower.head.weight": torch.zeros(2)}, folder / "model.safetensors", {"format": "pt"})
+    VideoLM.load(str(folder))  # Parts beside the language model may be left.
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    text.pop("layer_types", None)
+    _edit(folder / "config.json", text_config={**text, "num_hidden_layers": 2})
+    with pytest.raises(ValueError, match=r"\d+ weights in its language model's layers .* such as .*layers\.2\."):
+        VideoLM.load(str(folder))
+
+
 @pytest.mark.parametrize("size", [0, 100, 10_000])
 def test_weights_that_are_cut_off_are_named(copy: Path, size: int) -> None:
     file = copy / "model.safetensors"
