@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from models.loading import SAFE
+from models.shape import speaks
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RIGHT_BASE = "Load it on the base that it was trained on."
@@ -42,6 +44,34 @@ def check_fits(folder: Path, core: Any) -> None:
                 f"Adapter {folder} does not fit this model: {key} is for layers of size {shape[side]}, and this one's "
                 f"is {wanted}. {RIGHT_BASE}"
             )
+
+
+def check_pattern(core: Any, pattern: str) -> None:
+    """Refuse an adapter on other layers than the language model's linear ones.
+
+    Visual tokens are computed once and kept, so that an adapter in the tower would be given no gradient, and would see
+    other tokens than those that are kept.
+
+    Args:
+        core: the transformers model; it may have adapters.
+        pattern: regular expression of the names of layers (models.settings.LoraSettings.modules).
+
+    Raises:
+        ValueError: the pattern fits no layer, one outside the language model, or one that is not linear.
+    """
+    plain = {name: layer for name, layer in core.named_modules() if ".lora_" not in name and "base_layer" not in name}
+    fitting = {name: layer for name, layer in plain.items() if re.fullmatch(pattern, name)}
+    if not fitting:
+        some = next(name for name, layer in plain.items() if speaks(name) and hasattr(layer, "in_features"))
+        raise ValueError(f"lora.modules {pattern!r} fits no layer of the model, whose layers are named as {some!r}.")
+    if outside := [name for name in fitting if not speaks(name)]:
+        raise ValueError(
+            f"lora.modules {pattern!r} fits {len(outside)} layers outside the language model, such as {outside[0]!r}. "
+            "Visual tokens are computed once, so nothing there would learn: name the language model in the pattern, as "
+            "in .*(language|text)_model.*\\.q_proj"
+        )
+    if other := [name for name, layer in fitting.items() if not hasattr(layer, "in_features")]:
+        raise ValueError(f"lora.modules {pattern!r} fits {other[0]!r}, which is no linear layer: make it more exact.")
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -95,6 +125,18 @@ def check_loaded(folder: Path, name: str, loaded: Mapping[str, Tensor]) -> None:
         )
     if not any(bool(value.any()) for key, value in saved.items() if "lora_B" in key):
         raise ValueError(f"Adapter {folder} changes nothing: its lora_B weights are all zero.")
+
+
+def save_plain(model: Any, name: str, folder: Path, base: str) -> None:
+    """Write adapter `name` of a PEFT model as VideoLM.save_adapter says."""
+    model.peft_config[name].base_model_name_or_path = base
+    model.save_pretrained(folder, selected_adapters=[name])
+    inner = folder / name
+    if inner.is_dir():  # PEFT nests every adapter that is not called "default"
+        for file in sorted(inner.iterdir()):
+            file.rename(folder / file.name)
+        inner.rmdir()
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def merged_twin(core: Any, twin: Any, name: str) -> Any:

@@ -74,7 +74,7 @@ class ModelShape:
         table = model.get_input_embeddings().weight
         head = model.get_output_embeddings().weight
         sizes = {key: value.numel() for key, value in model.named_parameters()}
-        language = {key: size for key, size in sizes.items() if _speaks(key)}
+        language = {key: size for key, size in sizes.items() if speaks(key)}
         heads = text.num_attention_heads
         return cls(
             name=name,
@@ -158,6 +158,6 @@ def _side(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _speaks(parameter: str) -> bool:
-    """Whether a parameter is of the language model."""
+def speaks(parameter: str) -> bool:
+    """Whether a parameter or layer is of the language model, by its name."""
     return re.search(r"(language_model|text_model|lm_head)\b", parameter) is not None and "vision" not in parameter

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_fits, check_loaded, merged_twin
+from models.adapters import check_fits, check_loaded, check_pattern, merged_twin, save_plain
 from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
@@ -321,9 +321,14 @@ class VideoLM:
         return logits.masked_fill(banned, torch.finfo(torch.float32).min)
 
     def add_adapter(self, name: str, config: LoraSettings, seed: int) -> None:
-        """Add a fresh LoRA adapter to the language model; B is zero, so it changes nothing yet."""
+        """Add a fresh LoRA adapter to the language model; B is zero, so it changes nothing yet.
+
+        Raises:
+            ValueError: it would stand on other layers than the language model's, or on none.
+        """
         from peft import PeftModel, get_peft_model
 
+        check_pattern(self.core, config.modules)
         torch.manual_seed(seed)
         lora = config.peft_config()
         if isinstance(self.model, PeftModel):
@@ -356,14 +361,7 @@ class VideoLM:
             folder: where to; made when it is not there.
             base: the model name that the adapter's configuration gives as its base.
         """
-        self.model.peft_config[name].base_model_name_or_path = base
-        self.model.save_pretrained(folder, selected_adapters=[name])
-        inner = folder / name
-        if inner.is_dir():  # PEFT nests every adapter that is not called "default"
-            for file in sorted(inner.iterdir()):
-                file.rename(folder / file.name)
-            inner.rmdir()
-        (folder / "README.md").unlink(missing_ok=True)
+        save_plain(self.model, name, folder, base)
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The weights of one adapter by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tiny import BASE, LORA, adapt, logprobs_of, save_random, shake
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from miniature import checkpoint
+from models.settings import LoraSettings
 from models.video_lm import VideoLM
 
 
@@ -54,6 +56,29 @@ def test_only_the_adapter_in_use_learns(adapted: VideoLM) -> None:
         learning = {key for key, parameter in adapted.core.named_parameters() if parameter.requires_grad}
         assert learning == set(adapted.adapter_parameters(name))
     assert not any("vision_tower" in key for key in adapted.adapter_parameters("policy"))
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        (r".*\.q_proj", r"'\.\*\\\\\.q_proj' fits \d+ layers outside the language model, such as '.*vision_tower"),
+        (r".*\.c_attn", r"fits no layer of the model, whose layers are named as 'model\.language_model\.layers\.0"),
+        (r".*language_model.*", r"fits 'model\.language_model', which is no linear layer"),
+    ],
+)
+def test_an_adapter_stands_on_the_language_model_s_linear_layers_alone(
+    adapted: VideoLM, modules: str, said: str
+) -> None:
+    """With an adapter there already, as beside a policy."""
+    before = [name for name, _ in adapted.core.named_parameters()]
+    with pytest.raises(ValueError, match=said):
+        adapted.add_adapter("value", replace(LORA, modules=modules), seed=1)
+    assert [name for name, _ in adapted.core.named_parameters()] == before
+
+
+def test_modules_that_are_no_regular_expression_are_refused_with_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"modules '\(\(' is no regular expression: missing \)"):
+        LoraSettings(modules="((")
 
 
 def test_a_copied_adapter_answers_like_its_source(adapted: VideoLM) -> None:
