@@ -24,7 +24,7 @@ from models.families import Family, VideoFrames, family_of
 from models.loading import load_checkpoint
 from models.memory import LATEST
 from models.meter import METER
-from models.packing import pack_answers
+from models.packing import pack_answers, takes_any_attention
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
 from models.prompting import Opening, answer_ids, check_room, new_prompt, next_turn_ids, opening, window_of
@@ -278,8 +278,8 @@ class VideoLM:
 
     @property
     def _takes_any_attention(self) -> bool:
-        """Whether a forward accepts an attention mask of its own for every pair of tokens."""
-        return self.core.config.get_text_config()._attn_implementation in ("sdpa", "eager")
+        """Whether answers may share their prompt's row (models.packing)."""
+        return takes_any_attention(self.core.config.get_text_config(), self.window)
 
     def logprobs(
         self,
