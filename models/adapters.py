@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,17 @@ def check_fits(folder: Path, core: Any) -> None:
     told, made = (_config(folder).get("auto_mapping") or {}).get("base_model_class"), type(core).__name__
     if told not in (None, made):
         raise ValueError(f"Adapter {folder} was trained on a {told}, and this model is a {made}. {RIGHT_BASE}")
+    check_shapes(folder, _shapes(folder), core)
+
+
+def check_shapes(folder: Path, shapes: Mapping[str, Sequence[int]], core: Any) -> None:
+    """Refuse LoRA weights, as PEFT names them, that have no layer of their size in the model.
+
+    Raises:
+        ValueError: naming `folder`, where they are from, and the first that does not fit.
+    """
     layers = dict(core.named_modules())
-    for key, shape in _shapes(folder).items():
+    for key, shape in shapes.items():
         name, _, part = key.removeprefix("base_model.model.").partition(".lora_")
         layer: Any = layers.get(name)
         side = {"A.weight": 1, "B.weight": 0}.get(part)

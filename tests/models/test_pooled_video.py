@@ -245,6 +245,75 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(
     assert "a pickle ran" not in capsys.readouterr().out
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, r"holds no weights \(pytorch_model\*\.bin"),
+        ({"config.json": "{"}, r"config\.json is no JSON: .*Download it again"),
+        (
+            {"config.json": '{"mm_projector_type": "mlp2x_gelu", "mm_vision_tower": "TOWER"}'},
+            "does not say hidden_size",
+        ),
+        ({"model.safetensors": LFS}, r"model\.safetensors is cut off, or only points at the weights"),
+        ({"pytorch_model.bin": LFS}, r"pytorch_model\.bin does not hold tensors alone"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_converted(
+    original: Path, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    for file in original.iterdir():
+        if file.suffix != ".bin":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name, text in files.items():
+        (tmp_path / name).write_text(text.replace("TOWER", str(original.parent / "clip")))
+    with pytest.raises(ValueError, match=said):
+        convert_checkpoint(tmp_path, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_layer_may_be_left_out_where_it_is_the_table(original: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tied"
+    source.mkdir()
+    for file in original.iterdir():
+        (source / file.name).write_bytes(file.read_bytes())
+    shard = next(path for path in source.glob("*.bin") if "lm_head.weight" in torch.load(path, weights_only=True))
+    kept = torch.load(shard, weights_only=True)
+    table = kept.pop("lm_head.weight")
+    torch.save(kept, shard)
+    with pytest.raises(ValueError, match=r"lacks 1 weights, such as lm_head\.weight"):
+        convert_checkpoint(source, None, tmp_path / "out")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    convert_checkpoint(source, None, tmp_path / "out")
+    core = VideoLM.load(str(tmp_path / "out")).core
+    assert torch.equal(core.lm_head.weight, core.get_input_embeddings().weight)
+    assert core.lm_head.weight.shape[1] == table.shape[1]
+
+
+def test_an_adapter_is_converted_whole_and_for_its_base_or_not_at_all(converted: Path, tmp_path: Path) -> None:
+    weights = _adapter(tmp_path / "rm")
+    source = tmp_path / "rm" / "adapter_model" / "lora_default"
+
+    def refused(base: Path, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            convert_adapter(source, base, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    refused(tmp_path / "gone", r"gone is no base to stand on: config\.json is missing")
+    refused(zoo.save("smolvlm", tmp_path / "smolvlm"), r"is a 'smolvlm', no converted LLaVA")
+    torch.save({"weight": torch.randn(1, 40)}, tmp_path / "rm" / "reward_head")
+    refused(converted, r"reward_head holds no row of 32 weights")
+    torch.save({name: value.repeat(2, 2) for name, value in weights.items()}, source / "adapter_model.bin")
+    refused(converted, r"does not fit this model: .*is for layers of size 64, and this one's is 32")
+    (source / "adapter_model.bin").unlink()
+    refused(converted, r"holds no weights \(adapter_model\.bin")
+    (source / "adapter_config.json").write_text("{")
+    refused(converted, r"adapter_config\.json is no JSON")
+
+
 def test_what_is_missing_is_named(original: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is no checkpoint folder: config\.json is missing"):
         convert_checkpoint(tmp_path / "nothing", None, tmp_path / "out")
