@@ -17,6 +17,7 @@ from models.families.vlm_rlaif import pad_to_square
 from models.llava_original import adapter_folder, convert_adapter, convert_checkpoint
 from models.reward_model import RewardModel
 from models.video_lm import VideoLM
+from tasks.model_files import faults_of
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 20, 40, 3), dtype=np.uint8)
 PLACES = (zoo.SIDE // 8) ** 2
@@ -186,6 +187,25 @@ def test_an_adapter_and_its_reward_head_load_on_the_converted_base(converted: Pa
     assert torch.allclose(layer.base_layer.weight + layer.get_delta_weight("reward"), plain + added, atol=1e-5)
     prompt = reward.prompt("what happens first ?", lm.encode(FRAMES), None)
     assert torch.isfinite(reward.score([prompt], [lm.response_ids("it is red .")])).all()
+
+
+@torch.no_grad()
+def test_a_converted_adapter_makes_a_checkpoint_of_its_own(converted: Path, tmp_path: Path) -> None:
+    """As docs/models.md says it is done."""
+    _adapter(tmp_path / "lora")
+    convert_adapter(tmp_path / "lora" / "adapter_model" / "lora_default", converted, tmp_path / "out")
+    lm = VideoLM.load(str(converted), merge=[tmp_path / "out"])
+    lm.core.save_pretrained(tmp_path / "merged")
+    lm.processor.save_pretrained(tmp_path / "merged")
+    assert not list(faults_of(tmp_path / "merged"))
+
+    def said(folder: Path, **more: Any) -> Tensor:
+        loaded = VideoLM.load(str(folder), **more)
+        prompt = loaded.prompt("what happens first ?", loaded.encode(FRAMES))
+        return loaded.logprobs([prompt], [loaded.response_ids("it is red .")])[0]
+
+    assert torch.allclose(said(tmp_path / "merged"), said(converted, adapter=tmp_path / "out"), atol=1e-4)
+    assert not torch.allclose(said(tmp_path / "merged"), said(converted), atol=1e-2)
 
 
 def test_a_head_two_levels_above_its_adapter_is_found(converted: Path, tmp_path: Path) -> None:
