@@ -12,6 +12,7 @@ import torch
 
 from models.families import Family, family_of
 from models.quantization import Quantization, load_arguments
+from models.shape import PROCESSORS
 
 SAFE = (
     "Only safetensors are read: a .bin file is a pickle and may run code. For a checkpoint of the original LLaVA "
@@ -52,7 +53,7 @@ def load_checkpoint(
     family.check(config)
     places = family.places(config)
     processor = _processor(name, revision)  # Before the weights, which take minutes.
-    _check_processor(name, family, config, processor)
+    _check_processor(name, config, processor)
     known = len(processor.tokenizer)
     if max(places) >= known:
         raise ValueError(
@@ -162,12 +163,13 @@ def _processor(name: str, revision: str | None) -> Any:
     return processor
 
 
-def _check_processor(name: str, family: Family, config: Any, processor: Any) -> None:
+def _check_processor(name: str, config: Any, processor: Any) -> None:
     """Refuse the processor of another family or model, which would fail at the first video."""
-    if not {each.__name__ for each in type(processor).__mro__} & {*family.processors}:
+    known = PROCESSORS[config.model_type]
+    if not {each.__name__ for each in type(processor).__mro__} & {*known}:
         raise ValueError(
             f"The processor of {name!r} is a {type(processor).__name__}, and a model of type {config.model_type!r} has "
-            f"a {' or '.join(family.processors)}. {FILES}"
+            f"a {' or '.join(known)}. {FILES}"
         )
     seen = getattr(processor, "video_processor", None) or processor.image_processor
     for ours, theirs in SIZES.items():

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.shape import SUPPORTED
+from models.shape import PROCESSORS, SUPPORTED
 
 TIMEOUT_S = 5.0
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 AGAIN = "download it again"
 
 
@@ -55,8 +56,7 @@ def faults_of(folder: Path) -> Iterator[str]:
             else "no weights (*.safetensors)"
         )
     yield from _faults_of_weights(folder)
-    if not {"processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"} & files:
-        yield "no processor (processor_config.json or preprocessor_config.json)"
+    yield from _faults_of_processor(folder)
     if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files:
         yield "no tokenizer"
     else:
@@ -99,6 +99,28 @@ def _faults_of_weights(folder: Path) -> Iterator[str]:
             continue
         if gone := sorted(part for part in parts if not (folder / str(part)).is_file()):
             yield f"{len(gone)} of {len(parts)} files that {file.name} names are missing, such as {gone[0]}: {AGAIN}"
+
+
+def _faults_of_processor(folder: Path) -> Iterator[str]:
+    there = [folder / name for name in PROCESSOR_FILES if (folder / name).is_file()]
+    if not there:
+        yield "no processor (processor_config.json or preprocessor_config.json)"
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError, OSError):
+        return  # Told of config.json itself.
+    named = None
+    for file in there:
+        try:
+            named = named or json.loads(file.read_text()).get("processor_class")
+        except (ValueError, AttributeError, OSError):
+            yield f"{file.name} cannot be read: {AGAIN}"
+    known = PROCESSORS.get(kind, ())
+    if named and known and named not in known:
+        yield (
+            f"its processor is a {named}, and a model of type {kind!r} has a {' or '.join(known)}: take the files of "
+            "processor and tokenizer from the model that it was made of"
+        )
 
 
 def _faults_of_template(folder: Path) -> Iterator[str]:

@@ -25,13 +25,11 @@ class Family(ABC):
     Attributes:
         modality: under which name the model's forward takes the tokens.
         content: what a video is called in the chat template.
-        processors: the classes of transformers that prepare frames and text for it.
         axes: of a position: 1, or 3 (time, row, column) for families with multi-dimensional rotary positions.
     """
 
     modality: ClassVar[str] = "video"
     content: ClassVar[str] = "video"
-    processors: ClassVar[tuple[str, ...]]
     axes: ClassVar[int] = 1
 
     def check(self, config: Any) -> None:  # noqa: B027 - most families have nothing to refuse

@@ -7,7 +7,7 @@ video_llava.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from models.sequences import Footage
 
 class LlavaOnevision(Family):
     """LLaVA-OneVision: each frame is pooled 2x2 after the projector; one newline token ends the video."""
-
-    processors: ClassVar[tuple[str, ...]] = ("LlavaOnevisionProcessor",)
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002
         pixels = self.pixels(processor, frames)[None].to(model.device, model.dtype)
@@ -45,8 +43,6 @@ class LlavaOnevision(Family):
 class LlavaNextVideo(Family):
     """LLaVA-NeXT-Video: each frame is pooled by a stride of 2 before the projector."""
 
-    processors: ClassVar[tuple[str, ...]] = ("LlavaNextVideoProcessor",)
-
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002
         tokens = _features(model, processor, frames).view(len(frames), -1, model.config.get_text_config().hidden_size)
         return tokens, square(tokens.shape[1])
@@ -59,8 +55,6 @@ class LlavaNextVideo(Family):
 
 class VideoLlava(Family):
     """Video-LLaVA: every patch of a frame is a token, the class token too."""
-
-    processors: ClassVar[tuple[str, ...]] = ("VideoLlavaProcessor",)
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002
         tokens = _features(model, processor, frames)

@@ -18,7 +18,6 @@ from models.sequences import Footage
 class InternVl(Family):
     """InternVL3: "Frame1: <img>...</img>", a line a frame."""
 
-    processors: ClassVar[tuple[str, ...]] = ("InternVLProcessor",)
     modality: ClassVar[str] = "image"
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002
@@ -35,7 +34,6 @@ class InternVl(Family):
 class SmolVlm(Family):
     """SmolVLM2: says how many frames there are and how long they last, then "Frame from 00:04:" before each."""
 
-    processors: ClassVar[tuple[str, ...]] = ("SmolVLMProcessor",)
     modality: ClassVar[str] = "image"
 
     def encode(self, model: Any, processor: Any, frames: VideoFrames, of: int) -> tuple[Tensor, tuple[int, int]]:  # noqa: ARG002

@@ -21,7 +21,6 @@ VIDEO = 2  # What `mm_token_type_ids` calls a video's place; text is 0.
 class Qwen2Vl(Family):
     """Qwen2-VL. The tower sees the units of a video apart, its resolution follows the size of the frames."""
 
-    processors: ClassVar[tuple[str, ...]] = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")  # They show videos alike
     axes: ClassVar[int] = 3
 
     def unit(self, processor: Any) -> int:
@@ -74,8 +73,6 @@ class Qwen3Vl(Qwen2Vl):
 
     A place holds the features for the embedding and, behind them, those that the language model's first layers add.
     """
-
-    processors: ClassVar[tuple[str, ...]] = ("Qwen3VLProcessor",)
 
     def features(self, model: Any, pixels: Tensor, grid: Tensor) -> Tensor:
         made = model.get_video_features(pixels, grid, return_dict=True)

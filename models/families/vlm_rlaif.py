@@ -20,7 +20,6 @@ TOWERS = ("clip_vision_model", "siglip_vision_model")
 class VlmRlaif(Family):
     """LLaVA-1.5 with T frames of S patches in T + S tokens: 50 frames of 576 become 626."""
 
-    processors: ClassVar[tuple[str, ...]] = ("LlavaProcessor",)
     modality: ClassVar[str] = "image"
     content: ClassVar[str] = "image"
 

@@ -78,6 +78,11 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
         (_lose("processor_config.json"), "no processor"),
         (_lose("tokenizer.json"), "no tokenizer"),
         (_lose("chat_template.jinja"), "no chat template"),
+        (_as("processor_config.json", "{"), r"processor_config\.json cannot be read: download it again"),
+        (
+            _as("processor_config.json", '{"processor_class": "Qwen2VLProcessor"}'),
+            r"its processor is a Qwen2VLProcessor, and a model of type 'llava_onevision' has a LlavaOnevisionProcessor",
+        ),
         (_broken_tokenizer_config, r"tokenizer_config\.json cannot be read: download it again"),
         (_halved, r"model\.safetensors is cut off.*download it again"),
         (_as("model.safetensors", ""), r"model\.safetensors is cut off.*download it again"),
