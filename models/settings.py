@@ -7,6 +7,7 @@ text below it and its bounds from its type. Both reach the form of the Prefect U
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -69,11 +70,15 @@ class LoraSettings:
     alpha: Count = 16
     """Scale: the update is multiplied by alpha / rank."""
     modules: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression of the linear layers that get an update."""
+    """Regular expression of the linear layers that get an update, by their whole names."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1:
             raise ValueError("rank and alpha must be at least 1")
+        try:
+            re.compile(self.modules)
+        except re.error as error:
+            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from error
 
     def peft_config(self) -> LoraConfig:
         from peft import LoraConfig
