@@ -197,7 +197,7 @@ def test_a_rollout_is_drawn_by_the_engine_and_checked(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("vllm")
 def test_an_answer_that_would_leave_the_window_is_refused(tmp_path: Path) -> None:
     lm = model("llava_onevision", tmp_path)
-    with pytest.raises(ValueError, match=r"the model's window is 2,048.*lower max_new_tokens"):
+    with pytest.raises(ValueError, match=r"the model's window is .*lower max_new_tokens"):
         lm.engine("vllm").generate(prompts(lm), Sampling(max_new_tokens=lm.window))
 
 
