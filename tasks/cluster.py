@@ -77,8 +77,8 @@ def _init_ray(workers: int, gpus: float) -> bool:
             # A cluster that wants a token refuses those that send none without saying that this is why.
             raise ClusterError(
                 f"The Ray cluster at {address} is not reached: {error}. Look at RAY_ADDRESS; where the cluster was "
-                "started with a token, as by deployments/ray/cluster.yaml, set RAY_AUTH_MODE=token here too, and put the "
-                "token into ~/.ray/auth_token."
+                "started with a token, as by deployments/ray/cluster.yaml, set RAY_AUTH_MODE=token here too, and put "
+                "the token into ~/.ray/auth_token."
             ) from error
         return True
     ray.init(

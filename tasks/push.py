@@ -64,6 +64,6 @@ def upload(folder: Path, repo: str, *, private: bool, message: str, endpoint: st
         raise PushError(f"The Hub did not take {repo}: {str(error).splitlines()[0]}. What to do: {advice}.") from None
     except (TransportError, OfflineModeIsEnabled) as error:
         raise PushError(
-            f"The Hub did not take {repo}: no connection to {api.endpoint} ({type(error).__name__}: {error}). What to do: "
-            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; --dry-run keeps the folder."
+            f"The Hub did not take {repo}: no connection to {api.endpoint} ({type(error).__name__}: {error}). What to "
+            "do: check the network, HF_ENDPOINT and HF_HUB_OFFLINE; --dry-run keeps the folder."
         ) from None
