@@ -7,6 +7,7 @@ text below it and its bounds from its type. Both reach the form of the Prefect U
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -74,6 +75,10 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1:
             raise ValueError("rank and alpha must be at least 1")
+        try:
+            re.compile(self.modules)
+        except re.error as error:
+            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from None
 
     def peft_config(self) -> LoraConfig:
         from peft import LoraConfig

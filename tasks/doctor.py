@@ -84,6 +84,7 @@ class Facts:
     prefect: str
     prefect_fault: str | None
     bitsandbytes: bool = False
+    vllm: bool = False
     lake: str | None = None
     lake_fault: str | None = None
     disk_gib: float | None = None
@@ -105,6 +106,7 @@ class Needs:
         disk_gib: frames and visual tokens in the lake; None: unknown.
         unknown: why these are not known.
         four_bit: whether a base is kept in 4 bits.
+        vllm: whether vLLM is to draw answers.
     """
 
     device: str
@@ -116,6 +118,7 @@ class Needs:
     disk_gib: float | None = None
     unknown: str | None = None
     four_bit: bool = False
+    vllm: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,17 +183,16 @@ def _cards(facts: Facts, needs: Needs) -> Iterator[Check]:
         if not facts.gpus and "+cpu" in facts.torch:
             advice = "this torch was built for the CPU: install the CUDA build"
         yield _check("GPUs", enough, f"{seen}; {wanted:g} wanted", advice)
-        if needs.device.startswith("cuda") and not needs.gpus_per_worker:
-            yield Check(
-                "GPUs of workers", "failed", "models.device is cuda, but run.gpus_per_worker is 0", "set it to 1"
-            )
     if facts.gpus and needs.dtype == "bfloat16":
         able = all(each.bfloat16 for each in facts.gpus)
-        advice = "set models.dtype=float16 or float32, or use a card of compute capability 8.0"
+        advice = "set models.dtype=float32 (float16 is not trained in), or use a card of compute capability 8.0"
         yield _check("bfloat16", able, "supported" if able else "not supported by every card", advice)
     if needs.four_bit:
         found = "installed" if facts.bitsandbytes else "is not installed"
         yield _check("bitsandbytes", facts.bitsandbytes, found, "pip install bitsandbytes, for a base in 4 bits")
+    if needs.vllm:
+        found = "installed" if facts.vllm else "is not installed"
+        yield _check("vLLM", facts.vllm, found, "pip install 'video-rlaif[vllm]', or set engine to transformers")
 
 
 def _memory(facts: Facts, needs: Needs) -> Iterator[Check]:

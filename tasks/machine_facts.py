@@ -46,6 +46,7 @@ def gather(workers: int, gpus: float) -> Facts:
         prefect=prefect,
         prefect_fault=prefect_fault,
         bitsandbytes=find_spec("bitsandbytes") is not None,
+        vllm=find_spec("vllm") is not None,
     )
 
 

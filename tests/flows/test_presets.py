@@ -114,6 +114,28 @@ def test_a_mistake_is_named(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["run.gpus_per_worker=0"], "models.device is cuda, and run.gpus_per_worker 0 hides the GPUs"),
+        (["models.device=gpu0"], "models.device: String should match pattern"),
+        (["models.device=cpu", "models.quantization=nf4"], "nf4 needs CUDA, and models.device is cpu"),
+        (["models.dtype=float16"], "models.dtype float16 cannot be trained in"),
+        (["candidates.engine=vllm", "models.quantization=nf4"], "candidates.engine vllm takes the language model's"),
+        (
+            ["ppo.training.engine=vllm", "run.training_workers=8", "run.strategy=zero3"],
+            "ppo.training.engine vllm takes the language model's weights whole",
+        ),
+        (["sft.training.lora.modules='(('"], "modules '((' is no regular expression"),
+    ],
+)
+def test_what_no_machine_could_run_is_refused_when_it_is_read(overrides: list[str], said: str) -> None:
+    with pytest.raises(PresetError) as caught:
+        load("vlm_rlaif_7b", overrides)
+    assert said in str(caught.value)
+    assert load("vlm_rlaif_7b", ["models.device=cuda:0", "candidates.engine=vllm", "run.strategy=ddp"])
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(PresetError, match="did you mean 'miniature'"):
         load("minature")

@@ -33,11 +33,12 @@ GOOD = Facts(
     prefect="each command starts its own",
     prefect_fault=None,
     bitsandbytes=True,
+    vllm=True,
     lake="/lake",
     disk_gib=500.0,
     models=(MODEL,),
 )
-NEEDS = Needs("cuda", "bfloat16", 2, 1, worker_gib=40.0, busiest="policy", disk_gib=100.0, four_bit=True)
+NEEDS = Needs("cuda", "bfloat16", 2, 1, worker_gib=40.0, busiest="policy", disk_gib=100.0, four_bit=True, vllm=True)
 
 
 def told(facts: Facts, needs: Needs | None = NEEDS) -> dict[str, Check]:
@@ -79,10 +80,11 @@ def test_a_machine_that_has_all_is_healthy() -> None:
         ({"gpus": (), "torch": "2.13.0+cpu"}, "GPUs", "failed", "none", "CUDA build"),
         ({"gpus": (A100,)}, "GPUs", "failed", "A100 (79 GiB); 2 wanted", "run.workers"),
         ({"gpus": ()}, "memory", "failed", "there is no card", "see GPUs"),
-        ({"gpus": (replace(A100, bfloat16=False),) * 2}, "bfloat16", "failed", "not supported", "models.dtype"),
+        ({"gpus": (replace(A100, bfloat16=False),) * 2}, "bfloat16", "failed", "not supported", "models.dtype=float32"),
         ({"gpus": (replace(A100, free_gib=41.0),) * 2}, "memory", "warning", "41.0 GiB free", "forward_batch"),
         ({"gpus": (A100, replace(A100, free_gib=39.0))}, "memory", "failed", "39.0 GiB free", "larger card"),
         ({"bitsandbytes": False}, "bitsandbytes", "failed", "is not installed", "pip install bitsandbytes"),
+        ({"vllm": False}, "vLLM", "failed", "is not installed", "engine to transformers"),
         ({"lake_fault": "it is full"}, "lake", "failed", "it is full", "run.lake"),
         ({"disk_gib": 105.0}, "disk", "failed", "105 GiB free; about 100 GiB wanted", "fewer frames"),
         ({"missing_data": ("data/videos",)}, "data", "failed", "not there: data/videos", "data.videos="),
