@@ -164,10 +164,10 @@ class TrainRewardModel(Trainer):
 
 
 def _measured_at_once(settings: RewardSettings) -> Limits:
-    """Pairs that are only scored: without gradients twice a step's go through at once."""
+    """Pairs that are only scored: without gradients twice those of a step's pass go through at once."""
     from models.batches import Limits
 
-    return Limits(2 * settings.batch_size, settings.forward_tokens)
+    return Limits(2 * min(settings.forward_batch, settings.batch_size), settings.forward_tokens)
 
 
 def _against_truth(
