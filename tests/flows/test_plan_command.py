@@ -34,7 +34,7 @@ def test_no_figure_is_cut_off_at_eighty_columns(monkeypatch: pytest.MonkeyPatch,
     show(PLAN)
     said = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
     assert "…" not in said
-    for figure in ("40,123", "50,000", "1.23 M", "12.3 M", "1234.50", "74.75", "277 h 46"):
+    for figure in ("40,123", "50,000", "1.23 M", "12.3 M", "1234.50", "74.75", "277 h"):
         assert figure in said
     longest = max(map(len, said.splitlines()))
     assert longest <= 80 if terminal else NAME in said, "a pipe is wide enough for names too"

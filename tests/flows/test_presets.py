@@ -178,7 +178,7 @@ def test_presets_of_real_models_take_the_users_places(name: str) -> None:
 def test_all_gpus_of_a_preset_train_and_have_a_pass_in_every_step(name: str) -> None:
     p = load(name)
     assert p.run.training_workers == p.run.workers > 1
-    of_route = {"ppo": [p.reward, p.ppo], "grpo_rank": [p.grpo], "self_dpo": [p.self_dpo]}
+    of_route: dict[str, list[Any]] = {"ppo": [p.reward, p.ppo], "grpo_rank": [p.grpo], "self_dpo": [p.self_dpo]}
     for section in [p.sft, *of_route[p.arms[0].route]]:
         training: Any = section.training
         step = training.minibatch if hasattr(training, "minibatch") else training.batch_size
