@@ -69,6 +69,7 @@ def needs_of(p: Parameters) -> Needs:
         workers=run.workers,
         gpus_per_worker=run.gpus_per_worker,
         four_bit=p.models.quantization == "nf4",
+        vllm=any(engine == "vllm" for _, engine in p.engines()),
     )
     try:
         assumed = default_assumptions(p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from flows.parameters import DataConfig, Labelling, ModelsConfig, Parameters
 from flows.steps import Pending, Steps, Trained
@@ -86,16 +87,21 @@ def plain_models(models: ModelsConfig, progress: Progress) -> tuple[ModelRef, Mo
 
 
 def check_engines(p: Labelling, model: str) -> None:
-    """Raises ValueError where a section asks for an engine that cannot draw answers for the model, before any work."""
-    if model_type(model) not in SEVERAL_AXES:
-        return
-    for name, section in p:
-        for at, asks in ((name, section), (f"{name}.training", getattr(section, "training", None))):
-            if (engine := getattr(asks, "engine", "transformers")) != "transformers":
-                raise ValueError(
-                    f"{at}.engine {engine!r} cannot draw answers for {model}: it places visual tokens in time, "
-                    "row and column, and the engine is handed embeddings alone. Set it to transformers."
-                )
+    """Raises ValueError where a section's engine cannot draw answers for the model, or is not installed."""
+    several_axes = model_type(model) in SEVERAL_AXES
+    for at, engine in p.engines():
+        if engine == "transformers":
+            continue
+        if several_axes:
+            raise ValueError(
+                f"{at}.engine {engine!r} cannot draw answers for {model}: it places visual tokens in time, "
+                "row and column, and the engine is handed embeddings alone. Set it to transformers."
+            )
+        if find_spec(engine) is None:
+            raise ValueError(
+                f"{at}.engine {engine!r} is not installed: pip install 'video-rlaif[{engine}]', or set it to "
+                "transformers."
+            )
 
 
 def instruction_files(data: DataConfig) -> InstructionsConfig:

@@ -3,6 +3,7 @@
 Each section is a parameter of its own in the flows, because Prefect replaces a parameter whole when it merges.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -126,7 +127,11 @@ class ModelsConfig(BaseModel):
         description="Model that carries reward model and critic, often a larger one (published: 13B beside a policy of "
         "7B); empty: the policy after its supervised fine-tuning.",
     )
-    device: str = Field("cpu", description="Torch device of both.")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|mps|(cuda|xpu)(:[0-9]+)?)$",
+        description="Torch device of both: cpu, cuda, cuda:0 ... A worker that has one GPU sees it as cuda.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Torch dtype of both.")
     quantization: Literal["none", "nf4"] = Field(
         "none",
@@ -238,6 +243,43 @@ class Labelling(BaseModel):
                 "strategy to ddp or zero2"
             )
         return self
+
+    @model_validator(mode="after")
+    def _can_load(self) -> Self:
+        models, on_gpu = self.models, self.models.device.startswith("cuda")
+        if on_gpu and not self.run.gpus_per_worker:
+            raise ValueError(
+                f"models.device is {models.device}, and run.gpus_per_worker 0 hides the GPUs from the workers: set it "
+                "to 1, or models.device to cpu"
+            )
+        if models.quantization == "nf4" and not on_gpu:
+            raise ValueError(
+                f"models.quantization nf4 needs CUDA, and models.device is {models.device}: set device to cuda, or "
+                "quantization to none"
+            )
+        if models.dtype == "float16":
+            raise ValueError(
+                "models.dtype float16 cannot be trained in: its small gradients become 0, and losses are not scaled up "
+                "against that. Set it to bfloat16, or to float32 where the card does not know bfloat16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _engines_take_the_weights(self) -> Self:
+        for at, engine in self.engines():
+            if engine == "vllm" and (self.run.strategy == "zero3" or self.models.quantization != "none"):
+                raise ValueError(
+                    f"{at}.engine vllm takes the language model's weights whole and as they are: set it to "
+                    "transformers, or run.strategy to ddp or zero2 and models.quantization to none"
+                )
+        return self
+
+    def engines(self) -> Iterator[tuple[str, str]]:
+        """What draws answers, by the place of its setting."""
+        for name, section in self:
+            for at, asks in ((name, section), (f"{name}.training", getattr(section, "training", None))):
+                if (engine := getattr(asks, "engine", None)) is not None:
+                    yield at, engine
 
     def _ways(self) -> list[JudgingConfig]:
         """Every way in which the run judges."""

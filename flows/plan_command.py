@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tasks.plan_costs import Assumptions
 
 out = Console(highlight=False)
+IN_A_PIPE = 140  # Columns where nobody's terminal says how many there are.
 COUNTED = ("videos", "sft", "rl", "benchmark")
 
 
@@ -121,6 +122,8 @@ def show(made: Plan) -> None:
     """Prints the plan."""
     from tasks.pages import duration
 
+    if not out.is_terminal:
+        out.width = max(out.width, IN_A_PIPE)
     out.print(", ".join(f"{count:,} {name}" for name, count in made.counts.items()))
     out.print(_table(made.lines))
     for name in made.unknown:
@@ -144,9 +147,10 @@ def _table(lines: Sequence[Line]) -> Table:
 
     paid = any(line.cost for line in lines)
     table = Table(box=box.SIMPLE)
-    table.add_column("stage", no_wrap=True)
+    # Where it is narrow, names and pairs of words give way, and no figure is cut off.
+    table.add_column("stage", overflow="fold", min_width=8)
     for heading in ("to do", "calls", "tokens in", "out", *(["money"] if paid else []), "GiB", "worker time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading not in ("to do", "worker time"))
     for line in lines:
         table.add_row(
             line.name,

@@ -13,27 +13,24 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from flows.material import instruction_files
 from flows.parameters import Parameters
+from flows.plan_counts import counts_of
 from flows.rlaif import figure
 from flows.shapes import shape_of
 from flows.sketch import Sketch, named_folder
 from flows.steps import Rewarded, Trained
 from flows.walk import Visit
 from models.shape import ModelShape
-from storage.formats.vlm_rlaif import read_instructions
 from tasks.model_ref import ModelRef
 from tasks.plan import Line, Plan, digest
 from tasks.plan_costs import CARDS, GIB, LEARNED_BYTES, Assumptions, Costs, Work
-from tasks.videos import VideosConfig, list_videos
 
 NOT_MEASURED = (
     "Computed from the models' sizes and the assumptions below, not measured. Judging is told at its most: equal "
     "answers are not judged."
 )
-PER_VIDEO = 10  # Questions to a video, where neither is here.
-ANSWERED_WITHOUT_LIMIT, SCORED_WITHOUT_LIMIT = 10_000, 1_000
-SPLITS = ("sft", "rl", "benchmark")
+TOGETHER = "A training on {0} workers is assumed to be {0} times as fast as on one: nothing is lost between them."
+TRAININGS = ("sft", "reward_model", "policy", "policy_by_rewards", "policy_by_ranks", "policy_by_pairs")
 
 
 def compute_plan(
@@ -56,8 +53,9 @@ def compute_plan(
         ShapeError: the sizes of a model cannot be found.
         FormatError: a file of questions cannot be read.
     """
-    known, told = _counts(p, counts or {})
+    known, told = counts_of(p, counts or {})
     computed = _Computed(p, known, assumed, shapes)
+    told += [TOGETHER.format(p.run.training_workers)] if p.run.training_workers > 1 else []
     return Plan(
         counts=known,
         lines=computed.lines,
@@ -81,26 +79,8 @@ def gpu_memory(
 
 def lake_gib(p: Parameters, assumed: Assumptions, shapes: Callable[[str], ModelShape] = shape_of) -> float:
     """What the kept frames and visual tokens take of the lake's disk, in GiB."""
-    counts, _ = _counts(p, {})
+    counts, _ = counts_of(p, {})
     return _Computed(p, counts, assumed, shapes).kept / GIB
-
-
-def _counts(p: Parameters, given: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
-    """Videos, and questions by split; and what was assumed of them."""
-    files, folder = instruction_files(p.data).files, VideosConfig(folder=p.data.videos).place
-    here = {split: len(read_instructions(Path(file))[0]) for split, file in files.items() if Path(file).is_file()}
-    rl = max(p.candidates.limit or ANSWERED_WITHOUT_LIMIT, _practised(p))
-    guessed = {"sft": p.sft.training.steps * p.sft.training.batch_size, "rl": rl}
-    guessed["benchmark"] = p.benchmark.limit or SCORED_WITHOUT_LIMIT
-    counts = {split: given.get(split, here.get(split, guessed[split])) for split in SPLITS}
-    asked = counts["rl"] + counts["benchmark"]
-    if folder.is_dir():
-        here["videos"] = len(list_videos(folder))
-    videos = given.get("videos", here.get("videos", max(1, asked // PER_VIDEO)))
-    counts = {"videos": videos, **counts}
-    missing = [f"{name}={counts[name]}" for name in counts if name not in here and name not in given]
-    note = f"The data is not here, so its size is assumed too (--assume): {', '.join(missing)}."
-    return counts, [note] if missing else []
 
 
 @dataclass(frozen=True)
@@ -112,13 +92,6 @@ class _Sized:
     shards: int = 1
     on_card: bool = True
     note: str | None = None
-
-
-def _practised(p: Parameters) -> int:
-    """Questions that policies are trained on: those of all rollouts, but no more than the published 99,000."""
-    of_route = {"ppo": p.ppo.training, "grpo": p.grpo.training, "grpo_rank": p.grpo.training}
-    trainings = [of_route[arm.route] for arm in p.arms if arm.route in of_route]
-    return min(99_000, max((each.iterations * each.prompts for each in trainings), default=0))
 
 
 class _Computed:
@@ -169,8 +142,9 @@ class _Computed:
     def _line(self, seen: Visit, given: dict[str, Any]) -> Line:
         of = _STAGES.get(seen.stage)
         sized = _Sized(0, Work(), on_card=False) if of is None else of(self, given)
-        work, workers = sized.work, max(1, min(self.p.run.workers, sized.shards))
-        on_card = sized.on_card and self.p.run.gpus_per_worker > 0
+        run, work = self.p.run, sized.work
+        workers = run.training_workers if seen.stage in TRAININGS else max(1, min(run.workers, sized.shards))
+        on_card = sized.on_card and run.gpus_per_worker > 0
         reserve = self.assumed.reserve_gib * GIB if sized.on_card else 0.0
         memory = (work.memory + reserve) / 2**20 if work.memory else None
         note, gib = sized.note, CARDS[self.assumed.card].gib

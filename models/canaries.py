@@ -76,13 +76,19 @@ def check_adapter(lm: VideoLM, name: str, probe: Probe) -> Metrics:
 def check_blank(lm: VideoLM, probe: Probe, max_new_tokens: int) -> Metrics:
     """A black video changes greedy answers: the model looks at what it is shown.
 
+    Args:
+        lm: the model.
+        probe: what it is asked.
+        max_new_tokens: of an answer, as far as the model's window leaves room behind the longest question.
+
     Returns:
         The share of answers that changed.
 
     Raises:
         TrainingError: none did.
     """
-    greedy = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+    longest = max(len(prompt.ids) for prompt in (*probe.prompts, *probe.blank))
+    greedy = Sampling(temperature=0.0, max_new_tokens=min(max_new_tokens, lm.window - longest))
     seen = lm.generate(probe.prompts, greedy)
     unseen = lm.generate(probe.blank, greedy)
     share = float(np.mean([a[0].ids != b[0].ids for a, b in zip(seen, unseen, strict=True)]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.language_part import check_plain, embeddings, save_language_adapter, save_language_part
 from models.meter import METER
+from models.prompting import check_room
 from models.sequences import Prompt, Response
 from models.settings import EngineName, Sampling
 
@@ -97,8 +98,10 @@ class VllmEngine:
         self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, seed: int = 0, logprobs: bool = False
     ) -> list[list[Response]]:
         """Raises:
+        ValueError: a prompt leaves no room in the model's window for the longest answer.
         RuntimeError: vLLM gave another number of answers, or tokens without log-probabilities.
         """
+        check_room(self._lm, prompts, sampling.max_new_tokens)
         asked = [{"prompt_embeds": embeddings(self._lm, prompt).cpu()} for prompt in prompts]
         ends = sorted(self._lm.end_ids)
         parameters = [

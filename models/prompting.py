@@ -33,17 +33,45 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None, system: str | None
     """
     begun = torch.tensor(answer_ids(lm, begin) if begin else [], dtype=torch.long)
     if shown is None:
-        ids = torch.cat([_ids(lm, _chat(lm, text, [], system)), begun])
-        _check(lm, text, ids, 0)
+        ids = torch.cat([prompt_ids(lm, text, None, 0, system), begun])
+        check_window(lm, len(ids), 0)
         return Prompt(tuple(ids.tolist()), torch.empty(0, lm.hidden_size, dtype=lm.core.dtype))
     shown = Footage(shown.tokens.to(lm.core.dtype), shown.grid, shown.seconds)
     visual: Tensor = lm.family.join(lm.core, shown)
-    chat = _chat(lm, text, [{"type": lm.family.content}], system)
-    unfolded = lm.family.unfold(lm.processor, shown, len(visual))
-    ids = torch.cat([_ids(lm, chat.replace(lm.family.placeholder(lm.processor), unfolded)), begun])
-    _check(lm, text, ids, len(visual))
+    ids = torch.cat([prompt_ids(lm, text, shown, len(visual), system), begun])
+    check_window(lm, len(ids), len(visual))
     positions = lm.family.positions(lm.core, ids, shown)
     return Prompt(tuple(ids.tolist()), visual, positions)
+
+
+def prompt_ids(lm: VideoLM, text: str, shown: Footage | None, visual: int, system: str | None = None) -> Tensor:
+    """The tokens [L] of a question about frames that take `visual` places; of the frames no data is read.
+
+    `system`: the turn before it, if any.
+
+    Raises:
+        ValueError: the text itself holds a token that stands for visual tokens.
+    """
+    if shown is None:
+        ids = _ids(lm, _chat(lm, text, [], system))
+    else:
+        chat = _chat(lm, text, [{"type": lm.family.content}], system)
+        unfolded = lm.family.unfold(lm.processor, shown, visual)
+        ids = _ids(lm, chat.replace(lm.family.placeholder(lm.processor), unfolded))
+    places = lm.family.places(lm.core.config)
+    if sum(token in places for token in ids.tolist()) != visual:
+        marks = lm.tokenizer.convert_ids_to_tokens(sorted(places))
+        raise ValueError(f"The text {text!r} holds a token that stands for a picture ({marks}); remove it.")
+    return ids
+
+
+def check_window(lm: VideoLM, length: int, visual: int) -> None:
+    """Raises ValueError where a prompt of `length` tokens, `visual` of them the video's, fills the model's window."""
+    if length >= lm.window:
+        raise ValueError(
+            f"The prompt has {length:,} tokens, {visual:,} of them the video's, and the model's window is "
+            f"{lm.window:,}. Show fewer frames (frames.sets), or smaller ones (frames.max_side)."
+        )
 
 
 def check_room(lm: VideoLM, prompts: Sequence[Prompt], new_tokens: int) -> int:
@@ -180,15 +208,3 @@ def _chat(lm: VideoLM, text: str, video: list[dict[str, str]], system: str | Non
 def _ids(lm: VideoLM, chat: str) -> Tensor:
     begun = bool(lm.tokenizer.bos_token) and chat.startswith(lm.tokenizer.bos_token)
     return torch.tensor(lm.tokenizer(chat, add_special_tokens=not begun)["input_ids"])
-
-
-def _check(lm: VideoLM, text: str, ids: Tensor, visual: int) -> None:
-    places = lm.family.places(lm.core.config)
-    if sum(token in places for token in ids.tolist()) != visual:
-        marks = lm.tokenizer.convert_ids_to_tokens(sorted(places))
-        raise ValueError(f"The text {text!r} holds a token that stands for a picture ({marks}); remove it.")
-    if len(ids) >= lm.window:
-        raise ValueError(
-            f"The prompt has {len(ids):,} tokens, {visual:,} of them the video's, and the model's window is "
-            f"{lm.window:,}. Show fewer frames (frames.sets), or smaller ones (frames.max_side)."
-        )

@@ -78,7 +78,7 @@ class LoraSettings:
         try:
             re.compile(self.modules)
         except re.error as error:
-            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from error
+            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from None
 
     def peft_config(self) -> LoraConfig:
         from peft import LoraConfig

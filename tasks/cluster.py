@@ -63,14 +63,26 @@ class RayKeeper:
 
 
 def _init_ray(workers: int, gpus: float) -> bool:
-    """Connects to Ray; True where this connected it. Raises ClusterError where a local Ray lacks the GPUs."""
+    """Connects to Ray; True where this connected it.
+
+    Raises:
+        ClusterError: a local Ray lacks the GPUs, or the cluster of RAY_ADDRESS is not reached.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            # A cluster that wants a token refuses those that send none without saying that this is why.
+            raise ClusterError(
+                f"The Ray cluster at {address} is not reached: {error}. Look at RAY_ADDRESS; where the cluster was "
+                "started with a token, as by deployments/ray/cluster.yaml, set RAY_AUTH_MODE=token here too, and put "
+                "the token into ~/.ray/auth_token."
+            ) from error
         return True
     with _no_attendants():
         ray.init(

@@ -67,6 +67,11 @@ def pairs_to_learn(
     return Lazy(kept, make), Lazy(held, make)
 
 
+def longer_answer(lm: VideoLM, pair: dict[str, Any]) -> int:
+    """Tokens of the longer of a pair's answers."""
+    return max(len(lm.response_ids(pair[side])) for side in ("answer_a", "answer_b"))
+
+
 def in_order(row: dict[str, Any]) -> tuple[str, str]:
     """The two answers of a decided pair, the preferred one first."""
     answers = row["answer_a"], row["answer_b"]

@@ -58,7 +58,8 @@ class Model:
 
     Attributes:
         name: as the preset has it.
-        faults: of its files on this machine; None: there is no folder, and none in the Hub's cache.
+        faults: of its files on this machine, or of its config.json on the Hub; None: there is no folder, none in the
+            Hub's cache, and nothing is wrong with what the Hub tells.
         hub: why the Hub does not give it; None: it does, or was not asked because the files are here.
     """
 
@@ -69,7 +70,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Facts:
-    """What this machine is. Sizes in GiB; a fault is None where all went well."""
+    """What this machine is. Sizes in GiB; a fault is None where all went well; `cluster` is Ray's address, if any."""
 
     python: str
     packages: tuple[Package, ...]
@@ -84,6 +85,8 @@ class Facts:
     prefect: str
     prefect_fault: str | None
     bitsandbytes: bool = False
+    vllm: bool = False
+    cluster: str | None = None
     lake: str | None = None
     lake_fault: str | None = None
     disk_gib: float | None = None
@@ -105,6 +108,7 @@ class Needs:
         disk_gib: frames and visual tokens in the lake; None: unknown.
         unknown: why these are not known.
         four_bit: whether a base is kept in 4 bits.
+        vllm: whether vLLM is to draw answers.
     """
 
     device: str
@@ -116,6 +120,12 @@ class Needs:
     disk_gib: float | None = None
     unknown: str | None = None
     four_bit: bool = False
+    vllm: bool = False
+
+    @property
+    def on_card(self) -> bool:
+        """Whether its models run on GPUs."""
+        return self.device.startswith("cuda") or self.gpus_per_worker > 0
 
 
 @dataclass(frozen=True)
@@ -172,25 +182,30 @@ def _machine(facts: Facts) -> Iterator[Check]:
 
 
 def _cards(facts: Facts, needs: Needs) -> Iterator[Check]:
-    wanted = needs.workers * needs.gpus_per_worker
-    seen = ", ".join(f"{each.name} ({each.gib:.0f} GiB)" for each in facts.gpus) or "none"
-    if needs.device.startswith("cuda") or wanted:
-        advice = "lower run.workers or run.gpus_per_worker, or check driver and CUDA_VISIBLE_DEVICES"
-        enough = bool(facts.gpus) and len(facts.gpus) >= wanted
-        if not facts.gpus and "+cpu" in facts.torch:
-            advice = "this torch was built for the CPU: install the CUDA build"
-        yield _check("GPUs", enough, f"{seen}; {wanted:g} wanted", advice)
-        if needs.device.startswith("cuda") and not needs.gpus_per_worker:
-            yield Check(
-                "GPUs of workers", "failed", "models.device is cuda, but run.gpus_per_worker is 0", "set it to 1"
-            )
+    if needs.on_card:
+        yield _gpus(facts, needs)
     if facts.gpus and needs.dtype == "bfloat16":
         able = all(each.bfloat16 for each in facts.gpus)
-        advice = "set models.dtype=float16 or float32, or use a card of compute capability 8.0"
+        advice = "set models.dtype=float32 (float16 is not trained in), or use a card of compute capability 8.0"
         yield _check("bfloat16", able, "supported" if able else "not supported by every card", advice)
     if needs.four_bit:
         found = "installed" if facts.bitsandbytes else "is not installed"
         yield _check("bitsandbytes", facts.bitsandbytes, found, "pip install bitsandbytes, for a base in 4 bits")
+    if needs.vllm:
+        found = "installed" if facts.vllm else "is not installed"
+        yield _check("vLLM", facts.vllm, found, "pip install 'video-rlaif[vllm]', or set engine to transformers")
+
+
+def _gpus(facts: Facts, needs: Needs) -> Check:
+    wanted = max(needs.workers * needs.gpus_per_worker, 1.0)
+    seen = ", ".join(f"{each.name} ({each.gib:.0f} GiB)" for each in facts.gpus) or "none"
+    if facts.cluster is not None:
+        said = f"{wanted:g} wanted of the cluster at {facts.cluster}; on this machine: {seen}"
+        return Check("GPUs", "warning", said, "look at `ray status`: from here only this machine's cards are seen")
+    advice = "lower run.workers or run.gpus_per_worker, or check driver and CUDA_VISIBLE_DEVICES"
+    if not facts.gpus and "+cpu" in facts.torch:
+        advice = "this torch was built for the CPU: install the CUDA build"
+    return _check("GPUs", len(facts.gpus) >= wanted, f"{seen}; {wanted:g} wanted", advice)
 
 
 def _memory(facts: Facts, needs: Needs) -> Iterator[Check]:
@@ -199,17 +214,19 @@ def _memory(facts: Facts, needs: Needs) -> Iterator[Check]:
         yield Check("memory", "warning", f"not estimated: {needs.unknown}", advice)
         return
     on_card = needs.gpus_per_worker > 0
+    state: State
     workers = max(1.0, 1 / needs.gpus_per_worker) if on_card else needs.workers
     need, said = needs.worker_gib * workers, f"about {needs.worker_gib:.1f} GiB a worker in {needs.busiest} (computed)"
     if on_card and not facts.gpus:
-        yield Check("memory", "failed", f"{said}; there is no card", "see GPUs")
+        state = "failed" if facts.cluster is None else "warning"
+        yield Check("memory", state, f"{said}; there is no card", "see GPUs")
         return
     free = min(each.free_gib for each in facts.gpus) if on_card else facts.memory_gib
     where = "free on the card" if on_card else f"free for {needs.workers} workers"
     advice = "lower forward_batch and batch_size, frames a set or max_new_tokens, or take " + (
         "a larger card" if on_card else "fewer workers"
     )
-    state: State = "ok" if need * SPARE <= free else "warning" if need <= free else "failed"
+    state = "ok" if need * SPARE <= free else "warning" if need <= free else "failed"
     yield Check("memory", state, f"{said}; {free:.1f} GiB {where}", "" if state == "ok" else advice)
 
 
@@ -225,7 +242,7 @@ def _models(facts: Facts) -> Iterator[Check]:
             yield _check(name, there, said, advice)
             continue
         said = "; ".join(model.faults) or "complete, on this machine"
-        yield _check(name, not model.faults, said, "mend or download it again")
+        yield _check(name, not model.faults, said, "take another checkpoint, or mend it or download it again")
 
 
 def _places(facts: Facts, needs: Needs) -> Iterator[Check]:

@@ -10,8 +10,9 @@ from models.settings import DpoSettings
 from storage.lake import Lake
 from tasks.candidates import CandidatesConfig
 from tasks.captions import CaptionsConfig
-from tasks.decided import by_content, decided, pairs_to_learn
+from tasks.decided import by_content, decided, longer_answer, pairs_to_learn
 from tasks.fanout import derive_seed
+from tasks.fitting import without_faults
 from tasks.model_ref import ModelRef
 from tasks.stage import RunContext, Stage, StageRef, StageResult
 from tasks.training import PROBED, Questions, Trainer, Training, train
@@ -122,8 +123,13 @@ class TrainDpo(Trainer):
         training, config = self.training, self.training.config
         lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
+        fit = questions.fit(lambda _: 1)  # For the canaries, whose answers take what room there is.
         probe = questions.probe(lambda row: str(row["question"]))
-        pairs = decided(lake, training.preferences)
+        pairs = without_faults(
+            decided(lake, training.preferences),
+            lambda pair: fit.fault(pair["question"], pair["video"], longer_answer(lm, pair)),
+            "pairs",
+        )
         kept, held = pairs_to_learn(pairs, config.training.held_out, lm, questions.prompt)
         self.learned_from = kept.rows
         metrics = train_dpo(lm, kept, held, config.training, training.seed, self.journal(lake), self.team)

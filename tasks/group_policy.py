@@ -203,7 +203,8 @@ class TrainGroups(OnPolicyTrainer):
             groups = Groups(lake, questions.rows, training.ranking, training.captions)
             return RankFeedback(new_ranker(lake, training.ranking, self.team), groups.of, settings)
         assert training.reward is not None
-        scorer = training.reward.scorer(lake, lm, training.model, questions, self.team)
+        longest = settings.sampling.max_new_tokens
+        scorer = training.reward.scorer(lake, lm, training.model, questions, longest, self.team)
         return RewardFeedback(scorer, settings, self.team)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from storage.errors import LakeError
 from storage.places import check, is_s3
 from tasks.doctor import Facts, Gpu, Model, Package
-from tasks.model_files import TIMEOUT_S, faults_of, hub_config, model_folder
+from tasks.model_files import TIMEOUT_S, faults_of, faults_of_config, hub_config, model_folder
 
 PROJECT = "video-rlaif"
 GIB = 2**30
@@ -46,6 +46,8 @@ def gather(workers: int, gpus: float) -> Facts:
         prefect=prefect,
         prefect_fault=prefect_fault,
         bitsandbytes=find_spec("bitsandbytes") is not None,
+        vllm=find_spec("vllm") is not None,
+        cluster=os.environ.get("RAY_ADDRESS") or None,
     )
 
 
@@ -74,10 +76,7 @@ def models_of(names: Sequence[str]) -> Iterator[Model]:
     """The models of a preset, each once."""
     for name in dict.fromkeys(names):
         folder = model_folder(name)
-        if folder is None:
-            yield Model(name, None, hub=_hub_fault(name))
-            continue
-        yield Model(name, tuple(faults_of(folder)))
+        yield _on_the_hub(name) if folder is None else Model(name, tuple(faults_of(folder)))
 
 
 def lake_facts(root: str) -> tuple[str | None, float | None]:
@@ -164,11 +163,12 @@ def _prefect() -> tuple[str, str | None]:
     return address, None
 
 
-def _hub_fault(name: str) -> str | None:
+def _on_the_hub(name: str) -> Model:
+    """What the Hub tells of a model whose files are not on this machine."""
     if Path(name).is_absolute():
-        return "there is no such folder"
+        return Model(name, None, hub="there is no such folder")
     try:
-        hub_config(name)
+        config = hub_config(name)
     except Exception as error:  # Of several libraries, none of them ours.
-        return f"{type(error).__name__}: {error}".splitlines()[0][:160]
-    return None
+        return Model(name, None, hub=f"{type(error).__name__}: {error}".splitlines()[0][:160])
+    return Model(name, tuple(faults_of_config(config)) or None)

@@ -66,8 +66,16 @@ def faults_of(folder: Path) -> Iterator[str]:
 def _faults_of_config(file: Path) -> Iterator[str]:
     try:
         config = json.loads(file.read_text())
+    except (ValueError, OSError):
+        config = None
+    yield from faults_of_config(config)
+
+
+def faults_of_config(config: Any) -> Iterator[str]:
+    """Why the content of a config.json is that of no checkpoint that can be used; None: there is none."""
+    try:
         model_type = config["model_type"]
-    except (ValueError, KeyError, TypeError, OSError):
+    except (KeyError, TypeError):
         yield "its config.json is missing or names no model_type"
         return
     if model_type in SUPPORTED:

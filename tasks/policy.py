@@ -159,6 +159,7 @@ class OnPolicyTrainer(Trainer):
         training, config = self.training, self.training.config
         lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
+        questions.fit(lambda _: config.training.sampling.max_new_tokens)
         probe = questions.probe(lambda row: str(row["question"]))
         self.learn(lake, lm, questions, self.journal(lake, training.segment.begun))
         self.team.gather(None)  # the first worker has committed the curves
@@ -193,7 +194,8 @@ class TrainPpo(OnPolicyTrainer):
         from models.ppo import train_ppo
 
         training = self.training
-        scorer = training.reward.scorer(lake, lm, training.model, questions, self.team)
+        longest = training.config.training.sampling.max_new_tokens
+        scorer = training.reward.scorer(lake, lm, training.model, questions, longest, self.team)
         self.learned_from = questions.rows
         prompts = Lazy(questions.rows, questions.prompt)
         how = (training.config.training, training.seed, journal, self.truth(questions), self.iterations)

@@ -44,10 +44,11 @@ def upload(folder: Path, repo: str, *, private: bool, message: str, endpoint: st
     The token is that of the environment (HF_TOKEN) or of `hf auth login`. It is never shown.
 
     Raises:
-        PushError: the Hub refused.
+        PushError: the Hub refused, or there is no connection to it.
     """
+    from httpx2 import TransportError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     api = HfApi(endpoint=endpoint)
     try:
@@ -61,3 +62,8 @@ def upload(folder: Path, repo: str, *, private: bool, message: str, endpoint: st
             else ("see the text; --dry-run keeps the folder")
         )
         raise PushError(f"The Hub did not take {repo}: {str(error).splitlines()[0]}. What to do: {advice}.") from None
+    except (TransportError, OfflineModeIsEnabled) as error:
+        raise PushError(
+            f"The Hub did not take {repo}: no connection to {api.endpoint} ({type(error).__name__}: {error}). What to "
+            "do: check the network, HF_ENDPOINT and HF_HUB_OFFLINE; --dry-run keeps the folder."
+        ) from None

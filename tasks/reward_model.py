@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.settings import RewardSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
-from tasks.decided import by_content, decided, in_order, pairs_to_learn
+from tasks.decided import by_content, decided, in_order, longer_answer, pairs_to_learn
+from tasks.fitting import Fit, without_faults
 from tasks.grading import Grader, UnscorableError
 from tasks.model_ref import ModelRef
 from tasks.narratives import Narratives
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from models.parallel import Team
     from models.reward_model import RewardModel, RewardPrompt, Scorer
     from models.video_lm import VideoLM
-
-logger = logging.getLogger(__name__)
 
 
 class RewardConfig(BaseModel):
@@ -146,11 +144,12 @@ class TrainRewardModel(Trainer):
         training, config = self.training, self.training.config
         lm = self.model(lake)
         questions = Questions(lake, training, config.split, config.frame_set, lm)
+        questions.fit(lambda _: 1)  # For the canaries, whose answers take what room there is.
         probe = questions.probe(lambda row: str(row["question"]))
         reward = new_reward_model(lm, config.training, training.seed)
         read = Reading(reward, questions.tokens, config.frame_set, Narratives(lake, training.captions))
         labelled = [row for each in training.preferences for row in decided(lake, each)]
-        pairs = read.usable(labelled, "pairs")
+        pairs = read.usable(labelled, "pairs", lambda pair: longer_answer(lm, pair))
         kept, held = pairs_to_learn(pairs, config.training.held_out, lm, read.prompt)
         self.learned_from = kept.rows
         train_reward_model(reward, kept, config.training, training.seed, self.journal(lake), self.team)
@@ -165,10 +164,10 @@ class TrainRewardModel(Trainer):
 
 
 def _measured_at_once(settings: RewardSettings) -> Limits:
-    """Pairs that are only scored: without gradients twice a step's go through at once."""
+    """Pairs that are only scored: without gradients twice those of a step's pass go through at once."""
     from models.batches import Limits
 
-    return Limits(2 * settings.batch_size, settings.forward_tokens)
+    return Limits(2 * min(settings.forward_batch, settings.batch_size), settings.forward_tokens)
 
 
 def _against_truth(
@@ -227,12 +226,18 @@ class RewardSource:
         return (self.stage, self.tokens, *([self.captions] if self.captions else []))
 
     def scorer(
-        self, lake: Lake, policy: VideoLM, start: ModelRef, questions: Questions, team: Team | None = None
+        self,
+        lake: Lake,
+        policy: VideoLM,
+        start: ModelRef,
+        questions: Questions,
+        answer: int,
+        team: Team | None = None,
     ) -> Scorer:
         """The reward model, on the policy's own base where that is the same model.
 
-        Questions about which it cannot read what it must are taken out of `questions`; `team` are the workers that use
-        it together.
+        Questions about which it cannot read what it must, with `answer` tokens of an answer, are taken out of
+        `questions`; `team` are the workers that use it together.
 
         Raises:
             ValueError: none is left.
@@ -243,7 +248,7 @@ class RewardSource:
         reward = RewardModel.load(lm, lake.blobs.folder(final_adapter(lake, self.stage)))
         tokens, narratives = VisualTokens(lake, self.tokens), Narratives(lake, self.captions)
         read = Reading(reward, tokens, self.config.frame_set, narratives)
-        questions.keep(read.usable(questions.rows, "questions"))
+        questions.keep(read.usable(questions.rows, "questions", lambda _: answer))
         return Scorer(reward, Lazy(questions.rows, read.prompt), policy)
 
 
@@ -253,19 +258,28 @@ class Reading:
     def __init__(self, reward: RewardModel, tokens: VisualTokens, frame_set: str, narratives: Narratives) -> None:
         self._reward, self._tokens, self._frame_set = reward, tokens, frame_set
         self._narratives = narratives if reward.form.rm_context == "narrative" else None
+        self._turns: dict[str, int] = {}
 
-    def usable(self, rows: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
-        """Those of the rows about which everything is there that is to be read; how many are not is logged."""
-        checked = [(row, self._lack(row)) for row in rows]
-        lacks = [lack for _, lack in checked if lack]
-        if lacks:
-            logger.warning("%d of %d %s are left out, the first because %s", len(lacks), len(rows), what, lacks[0])
-        return [row for row, lack in checked if not lack]
+    def usable(
+        self, rows: list[dict[str, Any]], what: str, answer: Callable[[dict[str, Any]], int] = lambda _: 1
+    ) -> list[dict[str, Any]]:
+        """Those of the rows about which everything is there that is to be read; how many are not is logged.
+
+        Args:
+            rows: as of `prompt`.
+            what: they are, in the plural.
+            answer: the tokens of an answer to a row, at most.
+
+        Raises:
+            ValueError: none of them is usable.
+        """
+        fit = Fit(self._reward.lm, self._tokens, self._frame_set)
+        return without_faults(rows, lambda row: self._lack(row) or self._excess(row, answer(row), fit), what)
 
     def prompt(self, row: dict[str, Any]) -> RewardPrompt:
         """`row`: a usable one, with instruction (or item_id), video and question."""
-        narrative = None if self._narratives is None else self._narratives.of(_name(row), row["video"])[0]
-        return self._reward.prompt(row["question"], self._tokens.frames(row["video"], self._frame_set), narrative)
+        shown = self._tokens.frames(row["video"], self._frame_set)
+        return self._reward.prompt(row["question"], shown, self._narrative(row))
 
     def _lack(self, row: dict[str, Any]) -> str | None:
         if row["video"] not in self._tokens:
@@ -274,6 +288,19 @@ class Reading:
             return None
         narrative, fault = self._narratives.of(_name(row), row["video"])
         return None if narrative is not None else f"video {row['video']} has no narrative: {fault}"
+
+    def _excess(self, row: dict[str, Any], answer: int, fit: Fit) -> str | None:
+        before, after = self._reward.form.texts(row["question"], self._narrative(row))
+        return fit.fault(before, row["video"], answer + self._turn(after))
+
+    def _turn(self, text: str) -> int:
+        """The tokens of the turn behind an answer."""
+        if text not in self._turns:
+            self._turns[text] = len(self._reward.lm.next_turn_ids(text)) if text else 0
+        return self._turns[text]
+
+    def _narrative(self, row: dict[str, Any]) -> str | None:
+        return None if self._narratives is None else self._narratives.of(_name(row), row["video"])[0]
 
 
 def _name(row: dict[str, Any]) -> str:

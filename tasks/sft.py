@@ -58,6 +58,7 @@ class TrainSft(Trainer):
         silent = [row["item_id"] for row in questions.rows if row["answer"] is None]
         if silent:
             raise ValueError(f"{len(silent)} instructions of split {config.split!r} have no answer, first {silent[0]}.")
+        questions.fit(lambda row: len(lm.response_ids(row["answer"])))
         probe = questions.probe(lambda row: str(row["answer"]))
         examples = Lazy(questions.rows, lambda row: Example(questions.prompt(row), lm.response_ids(row["answer"])))
         self.learned_from = questions.rows

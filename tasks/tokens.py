@@ -34,8 +34,13 @@ class VisualTokens:
     def __contains__(self, video: str) -> bool:
         return video in self._places
 
-    def clips(self, video: str, frame_set: str) -> list[Footage]:
+    def clips(self, video: str, frame_set: str, *, unread: bool = False) -> list[Footage]:
         """Each clip of a set, in order, as its frames were encoded.
+
+        Args:
+            video: the video.
+            frame_set: the set.
+            unread: give the tokens' shape alone: they are on torch's device "meta", and their file's data is not read.
 
         Raises:
             MissingTokensError: the video has none, or the set was not sampled.
@@ -48,7 +53,7 @@ class VisualTokens:
             raise MissingTokensError(
                 f"Frame set {frame_set!r} was not sampled; known: {', '.join(known)}. Add it to frames.sets."
             )
-        video_tokens = self._video(row)
+        video_tokens = self._video(row, unread)
         order = sorted((each["clip"], number) for number, each in enumerate(row["sets"]) if each["name"] == frame_set)
         return [video_tokens.shown(number) for _, number in order]
 
@@ -57,7 +62,12 @@ class VisualTokens:
         (shown,) = self.clips(video, frame_set)
         return shown
 
-    def _video(self, row: dict[str, Any]) -> Encoded:
+    def outline(self, video: str, frame_set: str) -> Footage:
+        """The same with the shape of its tokens alone."""
+        (shown,) = self.clips(video, frame_set, unread=True)
+        return shown
+
+    def _video(self, row: dict[str, Any], unread: bool) -> Encoded:
         import numpy as np
         import torch
 
@@ -65,9 +75,12 @@ class VisualTokens:
 
         kept, number = self._lake.blobs.open_arrow(row["blob"]), row["row"]
         shape, dtype = kept["shape"][number].as_py(), getattr(torch, kept["dtype"][number].as_py())
-        # The copy is this video's alone: torch wants memory that it may write to, the map is read-only.
-        data = np.frombuffer(kept["data"][number].as_buffer(), dtype=np.uint8).copy()
-        tokens = torch.from_numpy(data).view(dtype).view(shape)
+        if unread:
+            tokens = torch.empty(shape, dtype=dtype, device="meta")
+        else:
+            # The copy is this video's alone: torch wants memory that it may write to, the map is read-only.
+            data = np.frombuffer(kept["data"][number].as_buffer(), dtype=np.uint8).copy()
+            tokens = torch.from_numpy(data).view(dtype).view(shape)
         rows, columns = kept["grid"][number].as_py()
         clips = [each["indices"] for each in row["sets"]]
         return Encoded(tokens, (rows, columns), clips, kept["seconds"][number].as_py())

@@ -22,6 +22,7 @@ from models.memory import ran_out
 from storage.lake import Lake, event
 from tasks.boards import Board
 from tasks.fanout import Outcome, StageFailure
+from tasks.fitting import Fit, without_faults
 from tasks.journal import LakeJournal, ReadJournal, checkpoint_row
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
@@ -280,6 +281,20 @@ class Questions:
         self._split = split
         self.keep(self.rows)
 
+    def fit(self, answer: Callable[[dict[str, Any]], int]) -> Fit:
+        """Go on with the questions that leave room for `answer` tokens in the model's window; the rest is logged.
+
+        Returns:
+            What measured them.
+
+        Raises:
+            ValueError: there is none.
+        """
+        fit = Fit(self.lm, self.tokens, self.frame_set)
+        what = f"questions of {self._split!r}"
+        self.keep(without_faults(self.rows, lambda row: fit.fault(row["question"], row["video"], answer(row)), what))
+        return fit
+
     def keep(self, rows: list[dict[str, Any]]) -> None:
         """Go on with these of the rows.
 
@@ -302,10 +317,14 @@ class Questions:
         from models.encoding import blank_like
 
         chosen = self.rows[:: max(1, len(self.rows) // PROBED)][:PROBED]
+        prompts = [self.prompt(row) for row in chosen]
         black = blank_like(self.lm, self.tokens.frames(chosen[0]["video"], self.frame_set))
         return Probe.take(
             self.lm,
-            [self.prompt(row) for row in chosen],
+            prompts,
             [self.lm.prompt(row["question"], black) for row in chosen],
-            [self.lm.response_ids(answer(row)) for row in chosen],
+            [
+                self.lm.response_ids(answer(row))[: self.lm.window - len(prompt.ids)]
+                for row, prompt in zip(chosen, prompts, strict=True)
+            ],
         )

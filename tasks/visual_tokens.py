@@ -128,9 +128,23 @@ class EncodeFrames:
         frames = decode_frames(self._lake.blobs.open_arrow(kept["blob"])["frames"][kept["row"]].as_py())
         clips = [each["indices"] for each in kept["sets"]]
         encoded = encode_clips(self._lm, frames, clips, kept["timestamps"], self._batch_frames)
-        for number in range(len(clips)):  # A video that no prompt can hold is said here, before anything is asked.
-            self._lm.prompt("", encoded.shown(number))
+        self._check_room(encoded)
         return encoded
+
+    def _check_room(self, encoded: Encoded) -> None:
+        """Raises ValueError for a video that no prompt can hold, before anything is asked about it.
+
+        One clip that fits is enough: other sets may be there for another model's eyes, and whoever is asked about one
+        that is too long says so about that item alone.
+        """
+        faults: list[ValueError] = []
+        for number in range(len(encoded.clips)):
+            try:
+                self._lm.prompt("", encoded.shown(number))
+            except ValueError as error:
+                faults.append(error)
+        if len(faults) == len(encoded.clips):
+            raise faults[0]
 
 
 def decode_frames(pictures: list[bytes]) -> VideoFrames:

@@ -64,11 +64,17 @@ def test_a_policy_that_ranks_itself_is_handed_over_as_the_ranker() -> None:
     assert ranker == Trained(ranker.base, merged="sft")
 
 
-def test_an_engine_that_cannot_draw_for_the_model_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_an_engine_that_cannot_draw_for_the_model_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     for section in ("candidates", "ppo.training"):
         parameters = load("miniature", [f"{section}.engine=vllm"])
         with pytest.raises(ValueError, match=rf"^{section}\.engine 'vllm' cannot draw.*Set it to transformers"):
             check_engines(parameters, str(tmp_path))
+        monkeypatch.setattr("flows.material.find_spec", lambda _: None)
+        with pytest.raises(ValueError, match=rf"^{section}\.engine 'vllm' is not installed: pip install"):
+            check_engines(parameters, parameters.models.policy)
+        monkeypatch.setattr("flows.material.find_spec", lambda _: object())
         check_engines(parameters, parameters.models.policy)
     check_engines(load("miniature"), str(tmp_path))

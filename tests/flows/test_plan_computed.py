@@ -111,6 +111,17 @@ def test_work_grows_with_what_causes_it() -> None:
     assert (line(lower, "sft").memory_mib or 0) > (line(usual, "sft").memory_mib or 0)
 
 
+def test_trainings_are_shared_by_their_workers_and_the_plan_says_what_that_assumes() -> None:
+    alone, shared = (planned("vlm_rlaif_7b", f"run.training_workers={number}") for number in (1, 8))
+    for name in ("sft", "reward_model ppo_context", "policy ppo_context"):
+        one, eight = line(alone, name), line(shared, name)
+        assert eight.seconds == one.seconds, "worker time is what all of them take together"
+        assert eight.wall_seconds == pytest.approx((one.wall_seconds or 0) / 8)
+    assert shared.wall_seconds < 0.5 * alone.wall_seconds
+    assert any("on 8 workers is assumed to be 8 times as fast as on one" in note for note in shared.notes)
+    assert not any("is assumed to be" in note for note in alone.notes)
+
+
 def test_checkpointing_trades_memory_for_time() -> None:
     costs = Costs(known("llava-hf/llava-1.5-7b-hf"), H100, "bfloat16")
     plain, again = (costs.learn(1, 1500, 100, 8, 10**8, again=each) for each in (False, True))

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -114,6 +115,28 @@ def test_a_mistake_is_named(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["run.gpus_per_worker=0"], "models.device is cuda, and run.gpus_per_worker 0 hides the GPUs"),
+        (["models.device=gpu0"], "models.device: String should match pattern"),
+        (["models.device=cpu", "models.quantization=nf4"], "nf4 needs CUDA, and models.device is cpu"),
+        (["models.dtype=float16"], "models.dtype float16 cannot be trained in"),
+        (["candidates.engine=vllm", "models.quantization=nf4"], "candidates.engine vllm takes the language model's"),
+        (
+            ["ppo.training.engine=vllm", "run.training_workers=8", "run.strategy=zero3"],
+            "ppo.training.engine vllm takes the language model's weights whole",
+        ),
+        (["sft.training.lora.modules='(('"], "modules '((' is no regular expression"),
+    ],
+)
+def test_what_no_machine_could_run_is_refused_when_it_is_read(overrides: list[str], said: str) -> None:
+    with pytest.raises(PresetError) as caught:
+        load("vlm_rlaif_7b", overrides)
+    assert said in str(caught.value)
+    assert load("vlm_rlaif_7b", ["models.device=cuda:0", "candidates.engine=vllm", "run.strategy=ddp"])
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(PresetError, match="did you mean 'miniature'"):
         load("minature")
@@ -138,6 +161,7 @@ OF_REAL_MODELS = ("vlm_rlaif_7b", "oracle_rlaif_7b", "self_dpo_7b", "qwen2_5_vl_
 @pytest.mark.parametrize("name", OF_REAL_MODELS)
 def test_presets_of_real_models_take_the_users_places(name: str) -> None:
     own = ["data.videos=/mine/videos", "data.rl=/mine/rl.json", "models.policy=/mine/model", "run.workers=3"]
+    own += ["run.training_workers=3"] if load(name).run.training_workers > 1 else []
     given = load(name, own)
     assert (given.data.videos, given.data.rl, given.models.policy, given.run.workers) == (
         "/mine/videos",
@@ -148,6 +172,17 @@ def test_presets_of_real_models_take_the_users_places(name: str) -> None:
     _, _, _, preset, *said = shlex.split(command(given))
     assert preset == name, "the command of a run names its own preset"
     assert sorted(said) == sorted(own)
+
+
+@pytest.mark.parametrize("name", ["vlm_rlaif_7b", "oracle_rlaif_7b", "self_dpo_7b"])
+def test_all_gpus_of_a_preset_train_and_have_a_pass_in_every_step(name: str) -> None:
+    p = load(name)
+    assert p.run.training_workers == p.run.workers > 1
+    of_route: dict[str, list[Any]] = {"ppo": [p.reward, p.ppo], "grpo_rank": [p.grpo], "self_dpo": [p.self_dpo]}
+    for section in [p.sft, *of_route[p.arms[0].route]]:
+        training: Any = section.training
+        step = training.minibatch if hasattr(training, "minibatch") else training.batch_size
+        assert step % (training.forward_batch * p.run.training_workers) == 0, "each has as many passes"
 
 
 def sourceless(text: str) -> list[str]:

@@ -56,6 +56,10 @@ def test_a_sound_model_passes(learned: VideoLM, probe: Probe) -> None:
     assert check_blank(learned, probe, ANSWER_TOKENS)["blank_canary"] > 0.5
 
 
+def test_answers_are_as_long_as_the_window_has_room(learned: VideoLM, probe: Probe) -> None:
+    assert check_blank(learned, probe, learned.window)["blank_canary"] > 0.5
+
+
 def test_the_adapter_that_was_named_is_the_one_in_use_afterwards(learned: VideoLM, probe: Probe) -> None:
     learned.add_adapter("value", LORA, seed=2)
     learned.use("value")

@@ -195,6 +195,13 @@ def test_a_rollout_is_drawn_by_the_engine_and_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("vllm")
+def test_an_answer_that_would_leave_the_window_is_refused(tmp_path: Path) -> None:
+    lm = model("llava_onevision", tmp_path)
+    with pytest.raises(ValueError, match=r"the model's window is .*lower max_new_tokens"):
+        lm.engine("vllm").generate(prompts(lm), Sampling(max_new_tokens=lm.window))
+
+
+@pytest.mark.usefixtures("vllm")
 def test_an_engine_with_old_weights_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = model("llava_onevision", tmp_path)
     monkeypatch.setattr(VllmEngine, "refresh", lambda *_: None)

@@ -1,9 +1,12 @@
-"""The Ray that a run starts for itself."""
+"""The Ray that a run starts for itself, and what is said of a cluster that is not reached."""
 
 from __future__ import annotations
 
 import psutil
+import pytest
+import ray
 
+from tasks.cluster import ClusterError, RayKeeper
 from tasks.fanout import WorkerPool
 
 
@@ -23,3 +26,21 @@ def test_a_local_ray_has_what_runs_actors_and_nothing_that_serves_a_cluster(pool
     # Only for that start: whoever starts a cluster from the same process gets all of it.
     assert isinstance(parameter.RayParams, type)
     assert services.start_api_server.__module__ == services.__name__
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("Failed to connect to Ray cluster."), ray.exceptions.AuthenticationError("no token")]
+)
+def test_a_cluster_that_is_not_reached_is_named_with_the_token_it_may_want(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Ray refuses a driver without a token by either; asking a real one takes it minutes."""
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ClusterError, match=r"(?s)head:6379 is not reached: .*set RAY_AUTH_MODE=token here too"):
+        RayKeeper(1, 0)

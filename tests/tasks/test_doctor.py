@@ -33,11 +33,12 @@ GOOD = Facts(
     prefect="each command starts its own",
     prefect_fault=None,
     bitsandbytes=True,
+    vllm=True,
     lake="/lake",
     disk_gib=500.0,
     models=(MODEL,),
 )
-NEEDS = Needs("cuda", "bfloat16", 2, 1, worker_gib=40.0, busiest="policy", disk_gib=100.0, four_bit=True)
+NEEDS = Needs("cuda", "bfloat16", 2, 1, worker_gib=40.0, busiest="policy", disk_gib=100.0, four_bit=True, vllm=True)
 
 
 def told(facts: Facts, needs: Needs | None = NEEDS) -> dict[str, Check]:
@@ -78,11 +79,14 @@ def test_a_machine_that_has_all_is_healthy() -> None:
         ({"gpus": ()}, "GPUs", "failed", "none; 2 wanted", "CUDA_VISIBLE_DEVICES"),
         ({"gpus": (), "torch": "2.13.0+cpu"}, "GPUs", "failed", "none", "CUDA build"),
         ({"gpus": (A100,)}, "GPUs", "failed", "A100 (79 GiB); 2 wanted", "run.workers"),
+        ({"gpus": (), "cluster": "h:1"}, "GPUs", "warning", "2 wanted of the cluster at h:1", "ray status"),
+        ({"gpus": (), "cluster": "h:1"}, "memory", "warning", "there is no card", "see GPUs"),
         ({"gpus": ()}, "memory", "failed", "there is no card", "see GPUs"),
-        ({"gpus": (replace(A100, bfloat16=False),) * 2}, "bfloat16", "failed", "not supported", "models.dtype"),
+        ({"gpus": (replace(A100, bfloat16=False),) * 2}, "bfloat16", "failed", "not supported", "models.dtype=float32"),
         ({"gpus": (replace(A100, free_gib=41.0),) * 2}, "memory", "warning", "41.0 GiB free", "forward_batch"),
         ({"gpus": (A100, replace(A100, free_gib=39.0))}, "memory", "failed", "39.0 GiB free", "larger card"),
         ({"bitsandbytes": False}, "bitsandbytes", "failed", "is not installed", "pip install bitsandbytes"),
+        ({"vllm": False}, "vLLM", "failed", "is not installed", "engine to transformers"),
         ({"lake_fault": "it is full"}, "lake", "failed", "it is full", "run.lake"),
         ({"disk_gib": 105.0}, "disk", "failed", "105 GiB free; about 100 GiB wanted", "fewer frames"),
         ({"missing_data": ("data/videos",)}, "data", "failed", "not there: data/videos", "data.videos="),
@@ -104,6 +108,10 @@ def test_what_is_wrong_is_named_with_what_to_do(
     assert said in checks[name].said
     assert advice in checks[name].advice
     assert examine(replace(GOOD, **change), NEEDS).healthy == (state == "warning")
+
+
+def test_a_preset_on_cuda_wants_a_card_whatever_its_workers_reserve() -> None:
+    assert told(replace(GOOD, gpus=()), replace(NEEDS, gpus_per_worker=0))["GPUs"].said == "none; 1 wanted"
 
 
 def test_a_preset_for_the_cpu_asks_for_memory_and_no_card() -> None:
@@ -140,6 +148,25 @@ def test_models_are_looked_at_where_they_lie(tmp_path: Path) -> None:
     half, gone = models_of([str(tmp_path), str(tmp_path / "gone")])
     assert "'bert' are not supported" in (half.faults or [""])[0]
     assert (gone.faults, gone.hub) == (None, "there is no such folder")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "bert"}, "'bert' are not supported"),
+        ({"model_type": "internvl_chat", "auto_map": {"AutoModel": "x"}}, "want to run code of their own"),
+        ({}, "names no model_type"),
+        ({"model_type": "llava"}, None),
+    ],
+)
+def test_what_the_hub_tells_of_a_model_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], said: str | None
+) -> None:
+    monkeypatch.setattr("tasks.machine_facts.hub_config", lambda _: config)
+    (model,) = models_of(["owner/not-on-this-machine"])
+    check = told(replace(GOOD, models=(model,)))["model owner/not-on-this-machine"]
+    assert check.state == ("ok" if said is None else "failed")
+    assert (said or "the Hub has it") in check.said
 
 
 def test_a_lake_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -194,6 +194,15 @@ def test_a_refusal_says_what_to_do_and_no_token(folder: Path, monkeypatch: pytes
     assert caught.value.__cause__ is None
 
 
+def test_without_a_network_it_says_so_and_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with hub() as there:
+        pass  # Nobody listens there any more.
+    with pytest.raises(PushError, match=rf"no connection to {there.url} .*--dry-run keeps the folder"):
+        upload(folder, "owner/name", private=False, message="m", endpoint=there.url)
+
+
 def test_a_dry_run_writes_the_folder_and_sends_nothing(made: TrainedLake, tmp_path: Path) -> None:
     asked_for = ["push", "--lake", made.lake.root, "--repo", "owner/name", "--dry-run", str(tmp_path / "out")]
     done = CliRunner().invoke(app, asked_for, catch_exceptions=False, env={"COLUMNS": "200"})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labels_by_hand import labels, questions
 from small import base_model, keep_scenes, scenes, small_run
 
+from models.reward_model import RewardModel
 from tasks.fanout import StageFailure, WorkerPool
-from tasks.reward_model import RewardConfig, reward_model
+from tasks.reward_model import RewardConfig, RewardTraining, TrainRewardModel, reward_model
 from tasks.stage import RunContext, StageResult
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
@@ -56,3 +58,27 @@ def test_a_batch_that_is_not_finite_is_kept_by_name(ctx: RunContext) -> None:
     for item in stopped["items"]:
         assert item.keys() == {"instruction", "video", "question", "answer_a", "answer_b"}
         assert item["video"] in VIDEOS
+
+
+def test_held_out_pairs_go_through_the_model_as_few_at_a_time_as_in_training(
+    ctx: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of a step has two pairs, one without gradients twice as many; a step has all of them."""
+    videos = scenes(12)
+    tokens = visual_tokens(ctx, VisualTokensConfig(), keep_scenes(ctx.lake, videos), base_model())
+    judged = labels(ctx.lake, videos, "judge", ["a", "b", "b"], 0.9)
+    few = {**CONFIG.training.__dict__, "batch_size": 24, "forward_batch": 2, "held_out": 0.5}
+    config = RewardConfig.model_validate({"training": few})
+    together: list[int] = []
+    score = RewardModel.score
+
+    def counted(reward: RewardModel, prompts: Any, responses: Any) -> Any:
+        together.append(len(prompts) // 2)
+        return score(reward, prompts, responses)
+
+    monkeypatch.setattr(RewardModel, "score", counted)
+    asked = questions(ctx.lake, videos)
+    shared = (ctx.lake_root, "test", "key", "reward", "arm", base_model(), tokens.ref, asked.ref, config, 0)
+    _, _, metrics = TrainRewardModel(RewardTraining(*shared, preferences=(judged.ref,), captions=None)).train(ctx.lake)
+    assert metrics["held_out_pairs"] > 4
+    assert set(together) == {2, 4} | ({int(metrics["held_out_pairs"]) % 4} - {0})

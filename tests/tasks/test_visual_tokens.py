@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import BASE, base_model, keep, keep_scenes, other_lake, picture, rows_of, scenes, small_run
+from small import BASE, SETS, base_model, keep, keep_scenes, other_lake, picture, rows_of, scenes, small_run
 
 from miniature.lessons import FRAMES
 from miniature.world import render
+from models.sequences import Footage
 from models.settings import LoraSettings
 from models.video_lm import VideoLM
 from tasks.fanout import WorkerPool
@@ -116,6 +117,22 @@ def test_a_broken_picture_costs_only_its_video(ctx: RunContext, tmp_path: Path) 
     assert "UnidentifiedImageError" in rows["scenes/01.mp4"]["reason"]
     tokens = VisualTokens(other.lake, result.ref).frames("scenes/02.mp4", "policy").tokens
     assert torch.equal(tokens, VisualTokens(ctx.lake, whole.ref).frames("scenes/02.mp4", "policy").tokens)
+
+
+def test_a_set_for_longer_windows_costs_no_video_of_this_model(ctx: RunContext) -> None:
+    processor, items = _encode_here(ctx)
+    config = processor._lm.core.config.get_text_config()
+    lengths = [len(processor._lm.prompt("", _shown(processor, items[0], number)).ids) for number in range(len(SETS))]
+    assert [each["name"] for each in SETS][:2] == ["policy", "judge_2"]
+    config.max_position_embeddings = lengths[0]  # One less than a prompt of the policy's set needs.
+    assert all(outcome.rows for outcome in processor.process(items, seed=0))
+    config.max_position_embeddings = min(lengths)
+    with pytest.raises(ValueError, match="the model's window is"):
+        processor.process(items, seed=0)
+
+
+def _shown(processor: EncodeFrames, item: dict[str, Any], number: int) -> Footage:
+    return processor._encode(processor._frames[item["item_id"]]).shown(number)
 
 
 def test_half_precision_comes_back_as_it_was(ctx: RunContext) -> None:
