@@ -159,10 +159,9 @@ class Custom:
             return _call(item, reply)
         if self.scoring == "choice":
             return strict_grade(item, prediction)
-        said, right = _words(reply), _words(item.answer)
         if self.scoring == "exact":
             return Grade("ok", correct=_plain(reply) == _plain(item.answer), parsed=_plain(reply))
-        return Grade("ok", correct=any(said[at : at + len(right)] == right for at in range(len(said))))
+        return Grade("ok", correct=_contains(reply, item.answer))
 
     def _wrong(self, status: Literal["missing", "empty"]) -> Grade:
         return Grade(status, correct=False, score=0.0 if self.scoring == "judge" else None)
@@ -264,12 +263,21 @@ def _call(item: Item, reply: str) -> Call:
     return Call(user=_JUDGE_USER.format(**texts), system=_JUDGE_SYSTEM)
 
 
+def _contains(reply: str, answer: str) -> bool:
+    """Whether the words of an answer follow each other in a reply; of an answer without words, such as "+", its signs."""
+    said, right = _words(reply), _words(answer)
+    if not right:
+        return answer.strip() in reply
+    return any(said[at : at + len(right)] == right for at in range(len(said)))
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(string.punctuation + " ")
+    text = " ".join(text.casefold().split())
+    return text.strip(string.punctuation + " ") or text
 
 
 def _line(item: Item, prediction: Prediction) -> dict[str, Any]:

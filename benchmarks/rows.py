@@ -43,7 +43,7 @@ def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
     by_name = kind_of_file(path) == ".jsonl"
     try:
         rows = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         lines = _lines(path, text) if by_name or text.startswith("{") else []
         if any(isinstance(row, dict) for _, row in lines):
             return lines
@@ -72,7 +72,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
 def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Broken(f"is not JSON: {error}. Write one JSON object a line.")
 
 

@@ -62,6 +62,44 @@ def test_packed_files_are_read_by_the_name_inside(tmp_path: Path) -> None:
     assert read(gzipped) == read(zipped) == ([{"a": "1"}], [])
 
 
+def test_a_csv_file_that_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for text, said in (
+        ("a,b,a\n1,2,3\n", "several columns a"),
+        ("\n", "is empty"),
+        (f"a\n{'x' * 200_000}\n", "after line 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(FormatError, match=said):
+            read(path)
+    path.write_text(",a,\n0,1,2\n")  # As pandas writes its index.
+    assert read(path) == ([{"": "2", "a": "1"}], [])
+
+
+def test_a_locked_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("rows.json", "[]")
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(header) + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="encrypted"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_a_number_of_too_many_digits_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n{"a": ' + "1" * 5000 + "}\n")
+    rows, faults = read(path)
+    assert rows == [{"a": 1}]
+    assert [(fault.kind, fault.where) for fault in faults] == [("malformed", f"{name} row 2")]
+    path.write_text("[" + "1" * 5000 + "]")
+    with pytest.raises(FormatError, match="not JSON"):
+        read(path)
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2", "3"])
 def test_a_file_without_rows_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.json"
