@@ -264,7 +264,7 @@ def _call(item: Item, reply: str) -> Call:
 
 
 def _contains(reply: str, answer: str) -> bool:
-    """Whether the words of an answer follow each other in a reply; of an answer without words, such as "+", its signs."""
+    """Whether an answer's words follow each other in a reply; where it has none, such as "+", whether its signs do."""
     said, right = _words(reply), _words(answer)
     if not right:
         return answer.strip() in reply

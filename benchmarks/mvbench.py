@@ -276,12 +276,12 @@ def _place(group: str) -> int:
 
 
 def _predictions(path: Path, n_items: int) -> tuple[list[tuple[str, Any]], bool]:
-    """The rows of a file, and whether none has an id: then they are in the items' order."""
+    """The rows of a file, and whether they have no ids: then they are in the items' order."""
     value = json_of_file(path)
     rows = value.get("res_list") if isinstance(value, dict) else value
     if not isinstance(rows, list):
         raise FormatError(f"{path}: holds no res_list of predictions.")
-    unnamed = not any(isinstance(row, dict) and "id" in row for row in rows)
+    unnamed = bool(rows) and not any(isinstance(row, dict) and "id" in row for row in rows)
     if unnamed and len(rows) != n_items:
         raise FormatError(
             f"{path}: {len(rows)} predictions without ids for {n_items} items: they cannot be told apart. "

@@ -219,10 +219,9 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _replies(path: Path, rows: PredictionRows) -> Iterator[tuple[str, str, Any]]:
     """Where it stands, item's id and reply of each prediction of a file, repeated ones too."""
-    json_of_file(path)  # raises with advice where the file is no JSON
-    tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
-    if not isinstance(tree, _Pairs):
+    if not isinstance(json_of_file(path), dict):
         raise FormatError(f"{path}: is no JSON object {{video: {{qid: reply}}}}.")
+    tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
     for video, by_qid in tree:
         if not isinstance(by_qid, _Pairs):
             rows.fault("malformed", f"{path.name} {video}", "is no JSON object {qid: reply}.")

@@ -17,6 +17,9 @@ from storage.errors import FormatError
 
 Row = dict[str, Any]
 
+# Our key in files of official forms that have no ids: the scripts pass over it.
+ITEM_ID = "item_id"
+
 
 class Broken(str):
     """What stands in the place of a row that could not be read: what is wrong with it, and what to do."""
