@@ -25,7 +25,7 @@ from benchmarks.benchmark import check_protocol
 from benchmarks.choices import LETTERS
 from benchmarks.files import one_file, write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.judge_replies import strict_qa
 from benchmarks.metrics import Metric, mean, members
 from benchmarks.multiple_choice import lettered, strict_grade
@@ -195,7 +195,7 @@ class Custom:
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """Writes `<task>.jsonl`: {"id", "video", "question", "answer", "reply"}."""
-        known = [(item, predictions[item.id]) for item in items if item.id in predictions]
+        known = predicted(items, predictions)
         name = re.sub(r"[^\w-]+", "_", self.task)
         return write_rows(folder / f"{name}.jsonl", (_line(*one) for one in known))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import json_of_file, write_json
-from benchmarks.items import Annotations, Item, Prediction, Predictions
+from benchmarks.items import Annotations, Item, Prediction, Predictions, predicted
 from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, Row, text_of
 from storage.errors import FormatError
 
@@ -108,11 +108,9 @@ def _stem(video: str) -> str:
 def write_trees(folder: Path, items: Iterable[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes one tree a task kind, <task>.json, as the eval_*.py read them; items without a prediction are left out."""
     trees: dict[str, dict[str, dict[str, list[Row]]]] = {}
-    for item in items:
-        if item.id not in predictions:
-            continue
-        replies = predictions[item.id].replies
-        row = {"question": item.questions[0], "answer": item.answer, "prediction": replies[0] if replies else None}
+    for item, prediction in predicted(items, predictions):
+        said = prediction.replies[0] if prediction.replies else None
+        row = {"question": item.questions[0], "answer": item.answer, "prediction": said}
         row[ITEM_ID] = item.id
         dims = trees.setdefault(item.groups["task"], {}).setdefault(item.video, {})
         dims.setdefault(item.groups["dim"], []).append(row)

@@ -28,7 +28,7 @@ from benchmarks import judge_replies, judging
 from benchmarks.benchmark import check_protocol
 from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.metrics import ALL_DIGITS, Floats, Metric
 from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, rows_of_file, text_of
 from storage.errors import FormatError
@@ -36,6 +36,8 @@ from storage.errors import FormatError
 # By the annotation file that asks for them; in the order of the scripts and of the published tables.
 ASPECTS = {"generic": ("correctness", "detail", "context"), "temporal": ("temporal",), "consistency": ("consistency",)}
 _ALL = tuple(aspect for aspects in ASPECTS.values() for aspect in aspects)
+# The scripts' keys of the replies, by the number of questions.
+_REPLIES = {1: ("pred",), 2: ("pred1", "pred2")}
 _CALLED = {
     "correctness": "factual accuracy",
     "detail": "detail orientation",
@@ -133,12 +135,10 @@ class VideoChatGpt:
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """One file of each kind: the annotation's records with "pred", or "pred1" and "pred2"."""
         rows: dict[str, list[dict[str, Any]]] = {}
-        for item in items:
-            if item.id in predictions:
-                kind, replies = item.id.partition("/")[0], predictions[item.id].replies
-                keys = ("pred",) if len(replies) == 1 else ("pred1", "pred2")
-                said = dict(zip(keys, replies, strict=True))
-                rows.setdefault(kind, []).append({**item.source, **said, ITEM_ID: item.id})
+        for item, prediction in predicted(items, predictions):
+            kind = item.id.partition("/")[0]
+            said = dict(zip(_REPLIES[len(item.questions)], prediction.replies, strict=False))
+            rows.setdefault(kind, []).append({**item.source, **said, ITEM_ID: item.id})
         return [path for kind, each in rows.items() for path in write_rows(folder / f"{kind}_qa.json", each)]
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
@@ -152,8 +152,8 @@ class VideoChatGpt:
             kind = _kind_of([_key(row) for _, row in rows], places)
             for where, row in rows:
                 id = text_of(row, ITEM_ID) or places[kind].next(_key(row))
-                keys = ("pred1", "pred2") if (id or kind).startswith("consistency") else ("pred",)
-                found.add(where, id, *map(row.get, keys))
+                asked = 2 if (id or kind).startswith("consistency") else 1
+                found.add(where, id, *map(row.get, _REPLIES[asked]))
         return found.predictions
 
 

@@ -9,6 +9,7 @@ from by_rules import kinds
 
 from benchmarks.files import kind_of_file, one_file
 from benchmarks.items import Fault, Item, Prediction
+from benchmarks.registry import benchmark
 from benchmarks.rows import PredictionRows, RowError, Rows, cell, content_name, numbers, rows_of_file, wanted
 from storage.errors import FormatError
 
@@ -159,3 +160,11 @@ def test_numbers_are_finite_or_infinite_but_never_nan_or_truth_values() -> None:
 def test_names_of_contents_tell_texts_apart() -> None:
     assert content_name("a", "bc") != content_name("ab", "c")
     assert content_name("a", "b") == content_name("a", "b")
+
+
+@pytest.mark.parametrize("name", ["msvd_qa", "activitynet_qa_exact", "llava_hound", "nextqa_open", "custom"])
+def test_a_prediction_without_a_reply_stops_no_writing(tmp_path: Path, name: str) -> None:
+    asked = [Item(id, "v", ("what",), "that", source={"qid": id}) for id in ("1", "2")]
+    files = benchmark(name).write(tmp_path, asked, {"1": Prediction(), "2": Prediction(("word",))})
+    assert files
+    assert all("word" in path.read_text() for path in files)
