@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import write_rows
-from benchmarks.items import Item, Prediction, Predictions
+from benchmarks.items import Item, Prediction, Predictions, predicted
 from benchmarks.rows import Row, RowError, numbers, predictions_of_files
 
 
@@ -25,7 +25,7 @@ def rank(scores: Sequence[float], right: int) -> int:
 
 def write_scores(path: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes one line an item: {"id", "video", "scores": {choice: log-probability}, "n_tokens": {choice: tokens}}."""
-    known = [(item, predictions[item.id]) for item in items if item.id in predictions]
+    known = predicted(items, predictions)
     return write_rows(path, (_row(item, prediction) for item, prediction in known))
 
 

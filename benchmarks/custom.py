@@ -25,7 +25,7 @@ from benchmarks.benchmark import check_protocol
 from benchmarks.choices import LETTERS
 from benchmarks.files import one_file, write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.judge_replies import strict_qa
 from benchmarks.metrics import Metric, mean, members
 from benchmarks.multiple_choice import lettered, strict_grade
@@ -159,10 +159,9 @@ class Custom:
             return _call(item, reply)
         if self.scoring == "choice":
             return strict_grade(item, prediction)
-        said, right = _words(reply), _words(item.answer)
         if self.scoring == "exact":
             return Grade("ok", correct=_plain(reply) == _plain(item.answer), parsed=_plain(reply))
-        return Grade("ok", correct=any(said[at : at + len(right)] == right for at in range(len(said))))
+        return Grade("ok", correct=_contains(reply, item.answer))
 
     def _wrong(self, status: Literal["missing", "empty"]) -> Grade:
         return Grade(status, correct=False, score=0.0 if self.scoring == "judge" else None)
@@ -196,7 +195,7 @@ class Custom:
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """Writes `<task>.jsonl`: {"id", "video", "question", "answer", "reply"}."""
-        known = [(item, predictions[item.id]) for item in items if item.id in predictions]
+        known = predicted(items, predictions)
         name = re.sub(r"[^\w-]+", "_", self.task)
         return write_rows(folder / f"{name}.jsonl", (_line(*one) for one in known))
 
@@ -264,12 +263,21 @@ def _call(item: Item, reply: str) -> Call:
     return Call(user=_JUDGE_USER.format(**texts), system=_JUDGE_SYSTEM)
 
 
+def _contains(reply: str, answer: str) -> bool:
+    """Whether an answer's words follow each other in a reply; where it has none, such as "+", whether its signs do."""
+    said, right = _words(reply), _words(answer)
+    if not right:
+        return answer.strip() in reply
+    return any(said[at : at + len(right)] == right for at in range(len(said)))
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(string.punctuation + " ")
+    text = " ".join(text.casefold().split())
+    return text.strip(string.punctuation + " ") or text
 
 
 def _line(item: Item, prediction: Prediction) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from benchmarks import judging
 from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, replied
 from benchmarks.metrics import Metric, mean
 from benchmarks.qa_files import TYPES
 from benchmarks.rows import ItemRows, PredictionRows, rows_of_file, text_of
@@ -102,8 +102,7 @@ class ActivityNetQaExact(ByRules):
         return found
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
-        said = [(item.id, predictions[item.id].replies[0]) for item in items if item.id in predictions]
-        rows = [{"question_id": id, "answer": reply} for id, reply in said]
+        rows = [{"question_id": item.id, "answer": reply} for item, reply in replied(items, predictions)]
         return write_rows(folder / "predictions.json", rows)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:

@@ -50,7 +50,7 @@ def text_of_file(path: Path) -> str:
         elif packed[:4] == b"PK\x03\x04":
             packed = _one_file(path, packed)
         return packed.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(
@@ -123,7 +123,7 @@ def _json(path: Path, text: str) -> Any:
         raise FormatError(f"{path}: is empty.")
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):
             return [_line(path, number, line) for number, line in enumerate(lines, start=1)]
@@ -143,7 +143,7 @@ def _hint(text: str, error: Exception) -> str:
 def _line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         raise FormatError(f"{path} row {number}: not JSON: {error}.") from error
 
 
@@ -151,12 +151,19 @@ def csv_of_file(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV file with a header. A cell that is not there is ""; a list of those too many is under `MORE`.
 
     Raises:
-        FormatError: as `text_of_file`; or it has no header.
+        FormatError: as `text_of_file`; or it is no CSV, has no header, or two columns of one name.
     """
     reader = csv.DictReader(io.StringIO(text_of_file(path), newline=""), restkey=MORE, restval="")
-    if not reader.fieldnames:
+    try:
+        names = [name for name in reader.fieldnames or () if name.strip()]
+        rows = list(reader)
+    except csv.Error as error:
+        raise FormatError(f"{path}: cannot be read as CSV after line {reader.line_num}: {error}.") from error
+    if not names:
         raise FormatError(f"{path}: is empty; its first line must name the columns.")
-    return list(reader)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise FormatError(f"{path}: has several columns {', '.join(twice)}: leave one of each name.")
+    return rows
 
 
 def write_json(path: Path, value: Any) -> list[Path]:

@@ -22,7 +22,7 @@ from benchmarks import judge_replies, judging
 from benchmarks.benchmark import check_protocol
 from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown, replied
 from benchmarks.metrics import Metric
 from benchmarks.qa_files import hound_row, read_qa, read_qa_predictions
 from benchmarks.rows import rows_of_file, text_of
@@ -112,8 +112,8 @@ class LlavaHound:
         ]
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
-        said = [(item, predictions[item.id].replies[0]) for item in items if item.id in predictions]
-        return write_rows(folder / "predictions.jsonl", [hound_row(item, reply) for item, reply in said])
+        rows = [hound_row(item, reply) for item, reply in replied(items, predictions)]
+        return write_rows(folder / "predictions.jsonl", rows)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         return read_qa_predictions(files, items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,3 +121,13 @@ class Predictions:
 
     by_id: Mapping[str, Prediction]
     faults: tuple[Fault, ...] = ()
+
+
+def predicted(items: Iterable[Item], predictions: Mapping[str, Prediction]) -> list[tuple[Item, Prediction]]:
+    """The items that have a prediction, in their order."""
+    return [(item, predictions[item.id]) for item in items if item.id in predictions]
+
+
+def replied(items: Iterable[Item], predictions: Mapping[str, Prediction]) -> list[tuple[Item, str]]:
+    """The items that have a reply, in their order, with the first."""
+    return [(item, each.replies[0]) for item, each in predicted(items, predictions) if each.replies]

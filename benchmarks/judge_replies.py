@@ -168,7 +168,7 @@ def strict_score(reply: str) -> Said:
     return _one_score({_number(said["score"]) for said in _objects(reply) if "score" in said}, 0, 5)
 
 
-_STATED = re.compile(r"^\W*score\W*?[:=]\W*?([-+]?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*5)?\W*$", re.I | re.M)
+_STATED = re.compile(r"^[^\w\n]*score\W*?[:=]\W*?([-+]?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*5)?\W*$", re.I | re.M)
 
 
 def strict_explained(reply: str) -> Said:

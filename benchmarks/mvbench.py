@@ -15,7 +15,7 @@ from benchmarks import choices
 from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.files import json_files, json_of_file, one_file, write_json
 from benchmarks.grades import Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.metrics import Metric
 from benchmarks.multiple_choice import accuracies, lettered, options_at, reply_of, strict_grade
 from benchmarks.rows import Broken, ItemRows, PredictionRows, Row, RowError, text_of
@@ -124,7 +124,7 @@ class MvBench(ByRules):
         """Writes the notebook's file: `res_list` of what was predicted and what is right, and `acc_dict`, the counts
         of each task by the notebook's check. Its rows have no ids; ours do.
         """
-        known = [(item, predictions[item.id]) for item in items if item.id in predictions]
+        known = predicted(items, predictions)
         counts: dict[str, list[int]] = {}
         for item, prediction in known:
             count = counts.setdefault(item.groups["task"], [0, 0])
@@ -276,12 +276,12 @@ def _place(group: str) -> int:
 
 
 def _predictions(path: Path, n_items: int) -> tuple[list[tuple[str, Any]], bool]:
-    """The rows of a file, and whether none has an id: then they are in the items' order."""
+    """The rows of a file, and whether they have no ids: then they are in the items' order."""
     value = json_of_file(path)
     rows = value.get("res_list") if isinstance(value, dict) else value
     if not isinstance(rows, list):
         raise FormatError(f"{path}: holds no res_list of predictions.")
-    unnamed = not any(isinstance(row, dict) and "id" in row for row in rows)
+    unnamed = bool(rows) and not any(isinstance(row, dict) and "id" in row for row in rows)
     if unnamed and len(rows) != n_items:
         raise FormatError(
             f"{path}: {len(rows)} predictions without ids for {n_items} items: they cannot be told apart. "

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.files import json_of_file, one_file, text_of_file, write_json
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown, replied
 from benchmarks.metrics import Metric, mean
 from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, cell, rows_of_file, wanted
 from benchmarks.wordnet import wordnet
@@ -115,10 +115,8 @@ class NextQaOpen(ByRules):
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """Writes `nextqa_open.json` as the official script reads it: {video: {qid: reply}}."""
         tree: dict[str, dict[str, str]] = {}
-        for item in items:
-            prediction = predictions.get(item.id)
-            if prediction is not None and prediction.replies:
-                tree.setdefault(item.video, {})[str(item.source["qid"])] = prediction.replies[0]
+        for item, reply in replied(items, predictions):
+            tree.setdefault(item.video, {})[str(item.source["qid"])] = reply
         return write_json(folder / "nextqa_open.json", tree)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
@@ -219,10 +217,9 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _replies(path: Path, rows: PredictionRows) -> Iterator[tuple[str, str, Any]]:
     """Where it stands, item's id and reply of each prediction of a file, repeated ones too."""
-    json_of_file(path)  # raises with advice where the file is no JSON
-    tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
-    if not isinstance(tree, _Pairs):
+    if not isinstance(json_of_file(path), dict):
         raise FormatError(f"{path}: is no JSON object {{video: {{qid: reply}}}}.")
+    tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
     for video, by_qid in tree:
         if not isinstance(by_qid, _Pairs):
             rows.fault("malformed", f"{path.name} {video}", "is no JSON object {qid: reply}.")

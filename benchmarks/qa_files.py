@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import write_rows
-from benchmarks.items import Annotations, Item, Prediction, Predictions
+from benchmarks.items import Annotations, Item, Prediction, Predictions, replied
 from benchmarks.rows import ItemRows, Places, PredictionRows, Row, rows_of_file, text_of
 from storage.errors import FormatError
 
@@ -123,7 +123,7 @@ class _Answers:
 
 def write_qa(folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes predictions in all four forms; items without one are left out, as the scorers want it."""
-    said = [(item, predictions[item.id].replies[0]) for item in items if item.id in predictions]
+    said = replied(items, predictions)
     forms = {
         "video_chatgpt.json": [_video_chatgpt(item, reply) for item, reply in said],
         "video_llava.jsonl": [_video_llava(item, item.questions[0], reply) for item, reply in said],

@@ -173,7 +173,10 @@ class _Gallery:
 
 def _caption_rows(path: Path, split: str, rows: Rows) -> Iterable[tuple[str, Row]]:
     if kind_of_file(path) not in {".csv", ".jsonl"}:
-        value = json_of_file(path)
+        try:
+            value = json_of_file(path)
+        except FormatError:
+            value = None  # Lines of which one is broken, perhaps: `rows_of_file` reads the others, or says it again.
         if isinstance(value, dict) and isinstance(value.get("sentences"), list):
             return _msrvtt_rows(path, value, split, rows)
     return rows.objects(rows_of_file(path, "captions"))
@@ -183,9 +186,8 @@ def _msrvtt_rows(path: Path, value: Mapping[str, Any], split: str, rows: Rows) -
     """The sentences of MSRVTT's own file {"videos": [{"video_id", "split"}], "sentences": [{"video_id", "caption"}]}
     that belong to videos of the split; a sentence of no listed video and a video without a sentence are faults.
     """
-    listed = {
-        str(one.get("video_id")): str(one.get("split", "")) for one in value.get("videos", []) if isinstance(one, dict)
-    }
+    videos = value["videos"] if isinstance(value.get("videos"), list) else []
+    listed = {str(one.get("video_id")): str(one.get("split", "")) for one in videos if isinstance(one, dict)}
     splits = sorted(set(listed.values()) - {""})
     if split and splits and split not in splits:
         raise FormatError(f"{path}: has no split {split!r}; it has {', '.join(splits)}.")

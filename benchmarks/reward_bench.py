@@ -17,7 +17,7 @@ from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choice_scores import usable
 from benchmarks.files import one_file, write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.metrics import Metric, mean, members
 from benchmarks.rows import (
     ItemRows,
@@ -113,8 +113,8 @@ class VideoRewardBench(ByRules):
         """Writes `video_reward_bench.jsonl`, our form: {"id", "preferred": [P shown first, P shown second]}, or
         {"id", "scores", "n_tokens"} of a policy.
         """
-        known = [(item.id, predictions[item.id]) for item in items if item.id in predictions]
-        return write_rows(folder / "video_reward_bench.jsonl", (_line(name, one) for name, one in known))
+        known = predicted(items, predictions)
+        return write_rows(folder / "video_reward_bench.jsonl", (_line(item.id, one) for item, one in known))
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Predictions from files that `write` wrote; `preferred` may be one number."""

@@ -17,6 +17,9 @@ from storage.errors import FormatError
 
 Row = dict[str, Any]
 
+# Our key in files of official forms that have no ids: the scripts pass over it.
+ITEM_ID = "item_id"
+
 
 class Broken(str):
     """What stands in the place of a row that could not be read: what is wrong with it, and what to do."""
@@ -43,7 +46,7 @@ def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
     by_name = kind_of_file(path) == ".jsonl"
     try:
         rows = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         lines = _lines(path, text) if by_name or text.startswith("{") else []
         if any(isinstance(row, dict) for _, row in lines):
             return lines
@@ -72,7 +75,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
 def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Broken(f"is not JSON: {error}. Write one JSON object a line.")
 
 

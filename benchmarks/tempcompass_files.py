@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import json_of_file, write_json
-from benchmarks.items import Annotations, Item, Prediction, Predictions
-from benchmarks.rows import ItemRows, Places, PredictionRows, Row, text_of
+from benchmarks.items import Annotations, Item, Prediction, Predictions, predicted
+from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, Row, text_of
 from storage.errors import FormatError
 
 TASKS = ("multi-choice", "yes_no", "caption_matching", "captioning")
@@ -108,23 +108,22 @@ def _stem(video: str) -> str:
 def write_trees(folder: Path, items: Iterable[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes one tree a task kind, <task>.json, as the eval_*.py read them; items without a prediction are left out."""
     trees: dict[str, dict[str, dict[str, list[Row]]]] = {}
-    for item in items:
-        if item.id not in predictions:
-            continue
-        replies = predictions[item.id].replies
-        row = {"question": item.questions[0], "answer": item.answer, "prediction": replies[0] if replies else None}
+    for item, prediction in predicted(items, predictions):
+        said = prediction.replies[0] if prediction.replies else None
+        row = {"question": item.questions[0], "answer": item.answer, "prediction": said}
+        row[ITEM_ID] = item.id
         dims = trees.setdefault(item.groups["task"], {}).setdefault(item.video, {})
         dims.setdefault(item.groups["dim"], []).append(row)
     return [path for task, tree in trees.items() for path in write_json(folder / f"{task}.json", tree)]
 
 
 def read_trees(files: Sequence[Path], items: Sequence[Item]) -> Predictions:
-    """Predictions of trees or lists. A row belongs to the next item of its video, dimension and question."""
+    """Predictions of trees or lists. A row without our id is the next of its video, dimension and question."""
     found = PredictionRows(items)
     places = Places(((item.video, item.groups["dim"], item.questions[0]), item.id) for item in items)
     for path in files:
         for where, video, dim, _, row in _rows(path, found):
-            id = places.next((video, dim, text_of(row, "question")))
+            id = text_of(row, ITEM_ID) or places.next((video, dim, text_of(row, "question")))
             if "prediction" not in row and "response" not in row:
                 found.fault("malformed", where, 'has neither "prediction" nor "response"')
                 continue

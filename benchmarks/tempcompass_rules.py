@@ -153,7 +153,7 @@ def strict_rating(reply: str) -> int | None:
     return int("correct" in said) if len(said) == 1 and not denied else None
 
 
-_ANSWER = re.compile(r"^\W*answer\W*?:\W*?(?P<answer>[^\n]*\S)", re.I | re.M)
+_ANSWER = re.compile(r"^[^\w\n]*answer\W*?:\W*?(?P<answer>[^\n]*\S)", re.I | re.M)
 _NONE = re.compile(r"none of the (?:choices|options|above)", re.I)
 
 

@@ -28,14 +28,16 @@ from benchmarks import judge_replies, judging
 from benchmarks.benchmark import check_protocol
 from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.metrics import ALL_DIGITS, Floats, Metric
-from benchmarks.rows import ItemRows, Places, PredictionRows, rows_of_file, text_of
+from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, rows_of_file, text_of
 from storage.errors import FormatError
 
 # By the annotation file that asks for them; in the order of the scripts and of the published tables.
 ASPECTS = {"generic": ("correctness", "detail", "context"), "temporal": ("temporal",), "consistency": ("consistency",)}
 _ALL = tuple(aspect for aspects in ASPECTS.values() for aspect in aspects)
+# The scripts' keys of the replies, by the number of questions.
+_REPLIES = {1: ("pred",), 2: ("pred1", "pred2")}
 _CALLED = {
     "correctness": "factual accuracy",
     "detail": "detail orientation",
@@ -133,23 +135,25 @@ class VideoChatGpt:
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """One file of each kind: the annotation's records with "pred", or "pred1" and "pred2"."""
         rows: dict[str, list[dict[str, Any]]] = {}
-        for item in items:
-            if item.id in predictions:
-                kind, replies = item.id.partition("/")[0], predictions[item.id].replies
-                keys = ("pred",) if len(replies) == 1 else ("pred1", "pred2")
-                rows.setdefault(kind, []).append({**item.source, **dict(zip(keys, replies, strict=True))})
+        for item, prediction in predicted(items, predictions):
+            kind = item.id.partition("/")[0]
+            said = dict(zip(_REPLIES[len(item.questions)], prediction.replies, strict=False))
+            rows.setdefault(kind, []).append({**item.source, **said, ITEM_ID: item.id})
         return [path for kind, each in rows.items() for path in write_rows(folder / f"{kind}_qa.json", each)]
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
-        """Records as `write` writes them, as lists or JSON lines. A record is the next of its video and questions."""
+        """Records as `write` writes them, as lists or JSON lines. One without our id is the next of its video and
+        questions.
+        """
         found = PredictionRows(items)
         places = _places(items)
         for path in files:
             rows = list(found.objects(rows_of_file(path, "predictions")))
             kind = _kind_of([_key(row) for _, row in rows], places)
             for where, row in rows:
-                replies = [row.get(key) for key in (("pred1", "pred2") if "Q1" in row else ("pred",))]
-                found.add(where, places[kind].next(_key(row)), *replies)
+                id = text_of(row, ITEM_ID) or places[kind].next(_key(row))
+                asked = 2 if (id or kind).startswith("consistency") else 1
+                found.add(where, id, *map(row.get, _REPLIES[asked]))
         return found.predictions
 
 

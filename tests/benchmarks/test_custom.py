@@ -67,6 +67,7 @@ def test_ten_lines_of_yaml_make_a_task(tmp_path: Path) -> None:
         ("contains", "It is an ONION, I think", True),
         ("contains", "It is an old onion", False),
         ("contains", "It is an onionskin", False),
+        ("contains", "It is", False),
     ],
 )
 def test_scoring_by_texts(scoring: Any, reply: str, right: bool) -> None:
@@ -83,6 +84,13 @@ def test_letters_are_read_strictly() -> None:
         ("unparsed", False, "D"), ("unparsed", False, None), ("missing", False, None),
     ]  # fmt: skip
     assert values(Custom(), items, replies) == {("accuracy", "overall"): 2 / 6}
+
+
+@pytest.mark.parametrize("scoring", ["exact", "contains"])
+def test_an_answer_without_words_is_compared_as_it_stands(scoring: Any) -> None:
+    signs = [item(name, answer="+") for name in ("a", "b", "c")]
+    found = graded(Custom(scoring=scoring), signs, said(a="+", b="-", c="some words"))
+    assert [one.grade.correct for one in found] == [True, False, False]
 
 
 @pytest.mark.parametrize("scoring", ["choice", "exact", "contains", "judge"])

@@ -159,6 +159,8 @@ def test_predictions_without_ids_are_told_by_their_order(tmp_path: Path) -> None
     swapped = written(tmp_path / "swapped.json", json.dumps([rows[1], rows[0], {"pred": None}]))
     read = BENCHMARK.read_predictions([swapped], items)
     assert [fault.kind for fault in read.faults] == ["malformed"] * 3 + ["missing"] * 3
+    none = written(tmp_path / "none.json", json.dumps({"acc_dict": {}, "res_list": []}))
+    assert [fault.kind for fault in BENCHMARK.read_predictions([none], items).faults] == ["missing"] * 3
     with pytest.raises(FormatError, match="no res_list"):
         BENCHMARK.read_predictions([written(tmp_path / "other.json", "{}")], items)
 

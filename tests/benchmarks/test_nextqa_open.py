@@ -165,7 +165,7 @@ def test_nothing_in_a_prediction_file_goes_unseen(tmp_path: Path) -> None:
     found = OPEN.read_predictions([path], [item("1_0", "dog"), item("1_1", "dog")])
     assert found.by_id == said(**{"1_0": "first"})
     assert kinds(found.faults) == ["duplicate", "unknown", "malformed", "duplicate", "malformed", "missing"]
-    for text in ("[1]", "{,}"):
+    for text in ("[1]", "{,}", '{"1": {}}\n{"2": {}}'):
         path.write_text(text)
         with pytest.raises(FormatError, match=r"p\.json"):
             OPEN.read_predictions([path], [])

@@ -143,6 +143,17 @@ def test_msrvtt_own_json_by_split(tmp_path: Path) -> None:
         Retrieval(split="val").read({"": path})
 
 
+def test_a_broken_line_or_a_missing_list_of_videos_costs_no_caption(tmp_path: Path) -> None:
+    sentences = [{"video_id": "a", "caption": "x"}, {"video_id": "b", "caption": "y"}]
+    broken, own = tmp_path / "rows.json", tmp_path / "own.json"
+    broken.write_text("\n".join([json.dumps(sentences[0]), '{"video_id"', json.dumps(sentences[1])]))
+    own.write_text(json.dumps({"videos": None, "sentences": [*sentences, 7]}))
+    for path in (broken, own):
+        annotations = Retrieval().read({"": path})
+        assert [item.id for item in annotations.items] == ["a", "b"]
+        assert kinds(annotations.faults) == ["malformed"]
+
+
 def test_one_video_is_no_gallery(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="two or more"):
         Retrieval().read({"": lines(tmp_path / "a.jsonl", {"video": "v", "caption": "c"})})

@@ -9,6 +9,7 @@ from by_rules import kinds
 
 from benchmarks.files import kind_of_file, one_file
 from benchmarks.items import Fault, Item, Prediction
+from benchmarks.registry import benchmark
 from benchmarks.rows import PredictionRows, RowError, Rows, cell, content_name, numbers, rows_of_file, wanted
 from storage.errors import FormatError
 
@@ -60,6 +61,44 @@ def test_packed_files_are_read_by_the_name_inside(tmp_path: Path) -> None:
         archive.writestr("rows.csv", "a\n1\n")
     assert kind_of_file(gzipped) == kind_of_file(zipped) == ".csv"
     assert read(gzipped) == read(zipped) == ([{"a": "1"}], [])
+
+
+def test_a_csv_file_that_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for text, said in (
+        ("a,b,a\n1,2,3\n", "several columns a"),
+        ("\n", "is empty"),
+        (f"a\n{'x' * 200_000}\n", "after line 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(FormatError, match=said):
+            read(path)
+    path.write_text(",a,\n0,1,2\n")  # As pandas writes its index.
+    assert read(path) == ([{"": "2", "a": "1"}], [])
+
+
+def test_a_locked_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("rows.json", "[]")
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(header) + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="encrypted"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_a_number_of_too_many_digits_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n{"a": ' + "1" * 5000 + "}\n")
+    rows, faults = read(path)
+    assert rows == [{"a": 1}]
+    assert [(fault.kind, fault.where) for fault in faults] == [("malformed", f"{name} row 2")]
+    path.write_text("[" + "1" * 5000 + "]")
+    with pytest.raises(FormatError, match="not JSON"):
+        read(path)
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", "3"])
@@ -121,3 +160,11 @@ def test_numbers_are_finite_or_infinite_but_never_nan_or_truth_values() -> None:
 def test_names_of_contents_tell_texts_apart() -> None:
     assert content_name("a", "bc") != content_name("ab", "c")
     assert content_name("a", "b") == content_name("a", "b")
+
+
+@pytest.mark.parametrize("name", ["msvd_qa", "activitynet_qa_exact", "llava_hound", "nextqa_open", "custom"])
+def test_a_prediction_without_a_reply_stops_no_writing(tmp_path: Path, name: str) -> None:
+    asked = [Item(id, "v", ("what",), "that", source={"qid": id}) for id in ("1", "2")]
+    files = benchmark(name).write(tmp_path, asked, {"1": Prediction(), "2": Prediction(("word",))})
+    assert files
+    assert all("word" in path.read_text() for path in files)

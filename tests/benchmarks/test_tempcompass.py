@@ -216,7 +216,7 @@ def test_trees_come_back_as_they_were_written_and_response_is_a_prediction(tmp_p
         "captioning.json",
     ]
     tree = json.loads(paths[0].read_text())
-    assert tree["1"]["action"] == [{**CHOICE, "prediction": "B</s>"}]
+    assert tree["1"]["action"] == [{**CHOICE, "prediction": "B</s>", "item_id": IDS[0]}]
     found = TC.read_predictions(paths, items)
     assert found.by_id == made
     assert [(fault.kind, fault.where) for fault in found.faults] == [("missing", IDS[1])]
@@ -233,3 +233,10 @@ def test_trees_come_back_as_they_were_written_and_response_is_a_prediction(tmp_p
     found = TC.read_predictions([saved(tmp_path / "p.json", other)], items[:1])
     assert found.by_id == {IDS[0]: Prediction(("A",))}
     assert [fault.kind for fault in found.faults] == ["duplicate", "unknown", "malformed"]
+
+
+def test_one_question_asked_twice_keeps_its_own_predictions(tmp_path: Path) -> None:
+    twice = {"1": {"action": [TREES["captioning"]["1"]["action"][0]] * 3}}
+    items = read(tmp_path, captioning=twice).items
+    made = {f"captioning/1/action/{number}": Prediction((f"{number}",)) for number in (1, 2)}
+    assert TC.read_predictions(TC.write(tmp_path / "out", items, made), items).by_id == made

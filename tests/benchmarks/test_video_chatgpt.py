@@ -165,7 +165,8 @@ def test_records_are_written_as_the_scripts_read_them(shapes: dict[str, Path], t
     for path, (kind, shape) in zip(paths, shapes.items(), strict=True):
         rows, source = json.loads(path.read_text()), json.loads(shape.read_text())
         replies = {"pred1": "a", "pred2": "b"} if kind == "consistency" else {"pred": "a"}
-        assert rows == [row | replies for row in source]
+        ids = [item.id for item in items if item.id.startswith(kind)]
+        assert rows == [row | replies | {"item_id": id} for row, id in zip(source, ids, strict=True)]
 
 
 def test_records_of_a_question_that_two_files_ask_go_to_the_file_that_they_are_of(tmp_path: Path) -> None:
@@ -179,6 +180,13 @@ def test_records_of_a_question_that_two_files_ask_go_to_the_file_that_they_are_o
     read = VCG.read_predictions([lines, saved(tmp_path / "p.json", [{**both, "pred": "3"}])], items)
     assert read.by_id["generic/v_0"].replies == ("1",)
     assert read.by_id["generic/v_1"].replies == ("2",)
+
+
+def test_a_question_asked_twice_keeps_its_own_prediction(tmp_path: Path) -> None:
+    row = {"Q": "what", "Q1": "a note", "A": "a dog", "video_name": "v"}
+    items = VCG.read({"generic": saved(tmp_path / "g.json", [row, row])}).items
+    made = {"generic/v_1": Prediction(("x",))}
+    assert VCG.read_predictions(VCG.write(tmp_path / "out", items, made), items).by_id == made
 
 
 def test_bad_rows_are_faults(tmp_path: Path) -> None:
