@@ -79,3 +79,20 @@ class Benchmark(Protocol):
             FormatError: a file cannot be read at all.
         """
         ...
+
+
+def check_protocol(of: Benchmark, protocol: str) -> None:
+    """Raises ValueError where a benchmark does not know the protocol."""
+    if protocol not in of.protocols:
+        raise ValueError(f"{of.name} has no protocol {protocol!r}; it has {', '.join(of.protocols)}.")
+
+
+class ByRules:
+    """A benchmark that no judge is asked for."""
+
+    name: ClassVar[str]
+
+    def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:
+        """Raises ValueError: there is no judge's reply to read."""
+        del aspect, reply
+        raise ValueError(f"{self.name}: rules alone grade {item.id!r} by {protocol!r}; no judge is asked.")

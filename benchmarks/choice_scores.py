@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.files import write_rows
 from benchmarks.items import Item, Prediction, Predictions
-from benchmarks.own_files import Row, RowError, numbers, predictions_of_files, write_lines
+from benchmarks.rows import Row, RowError, numbers, predictions_of_files
 
 
 def usable(scores: Sequence[float], n: int) -> bool:
@@ -26,11 +26,11 @@ def rank(scores: Sequence[float], right: int) -> int:
 def write_scores(path: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes one line an item: {"id", "video", "scores": {choice: log-probability}, "n_tokens": {choice: tokens}}."""
     known = [(item, predictions[item.id]) for item in items if item.id in predictions]
-    return write_lines(path, (_row(item, prediction) for item, prediction in known))
+    return write_rows(path, (_row(item, prediction) for item, prediction in known))
 
 
-def _row(item: Item, prediction: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": item.id, "video": item.video}
+def _row(item: Item, prediction: Prediction) -> Row:
+    row: Row = {"id": item.id, "video": item.video}
     if len(prediction.scores) == len(item.options):
         row["scores"] = dict(zip(item.options, prediction.scores, strict=True))
     if len(prediction.n_tokens) == len(item.options):
@@ -49,14 +49,14 @@ def read_scores(files: Sequence[Path], items: Sequence[Item]) -> Predictions:
 
 def _prediction(row: Row, item: Item) -> Prediction:
     scores = _by_choice(row, "scores", item)
-    n_tokens = _by_choice(row, "n_tokens", item) if "n_tokens" in row.cells else ()
+    n_tokens = _by_choice(row, "n_tokens", item) if "n_tokens" in row else ()
     if any(count < 1 or count != int(count) for count in n_tokens):
         raise RowError("malformed", "its 'n_tokens' are no counts of tokens.")
     return Prediction(scores=scores, n_tokens=tuple(int(count) for count in n_tokens))
 
 
 def _by_choice(row: Row, name: str, item: Item) -> tuple[float, ...]:
-    given = row.cells.get(name)
+    given = row.get(name)
     if not isinstance(given, dict):
         raise RowError("malformed", f"has no {name!r} by choice: write {{choice: number}}.")
     odd = sorted(set(given) ^ set(item.options))

@@ -21,27 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from benchmarks.benchmark import check_protocol
+from benchmarks.choices import LETTERS
+from benchmarks.files import one_file, write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.judge_replies import strict_qa
 from benchmarks.metrics import Metric, mean, members
-from benchmarks.own_files import (
-    Row,
-    RowError,
-    cell,
-    check_protocol,
-    content_name,
-    items_of_rows,
-    main_file,
-    predictions_of_files,
-    rows_of_file,
-    wanted,
-    write_lines,
-)
-from benchmarks.strict_choices import letter_of
+from benchmarks.multiple_choice import lettered, strict_grade
+from benchmarks.rows import ItemRows, Row, RowError, cell, content_name, predictions_of_files, rows_of_file, wanted
 
 Scoring = Literal["choice", "exact", "contains", "judge"]
-LETTERS = string.ascii_uppercase
 MOST_GROUPS = 50  # an unnamed column with more values (a comment, a source) groups nothing
 
 _VIDEO = ("video", "video_id", "video_name", "video_path")
@@ -124,8 +114,7 @@ class Custom:
         Raises:
             FormatError: the file cannot be read at all.
         """
-        faults: list[Fault] = []
-        return items_of_rows(rows_of_file(main_file(self.name, files), faults), self._item, faults)
+        return ItemRows().read(rows_of_file(one_file(self.name, files), "questions"), self._item)
 
     def _item(self, row: Row) -> Item:
         video, question = wanted(row, "no video", *_VIDEO), wanted(row, "malformed", *_QUESTION)
@@ -141,12 +130,12 @@ class Custom:
             options=options,
             window=window,
             groups=self._groups(row),
-            source=dict(row.cells),
+            source=dict(row),
         )
 
     def _groups(self, row: Row) -> dict[str, str]:
-        named = self.groups or [name for name in row.cells if name not in _OWN]
-        plain = {name: row.cells.get(name) for name in named}
+        named = self.groups or [name for name in row if name not in _OWN]
+        plain = {name: row.get(name) for name in named}
         return {
             name: str(value) for name, value in plain.items() if isinstance(value, str | int | float) and value != ""
         }
@@ -154,13 +143,13 @@ class Custom:
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """The prompt with the question and the options put in."""
         del shown
-        options = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, item.options, strict=False))
+        options = "\n".join(f"{letter}. {option}" for letter, option in lettered(item.options).items())
         return (Request(self.template.format(question=item.questions[0], options=options), self.system or None),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
         """By rules, or what the judge is asked."""
         del aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if prediction is None or not prediction.replies:
             return self._wrong("missing")
         reply = prediction.replies[0].strip()
@@ -169,7 +158,7 @@ class Custom:
         if self.scoring == "judge":
             return _call(item, reply)
         if self.scoring == "choice":
-            return _chosen(item, reply)
+            return strict_grade(item, prediction)
         said, right = _words(reply), _words(item.answer)
         if self.scoring == "exact":
             return Grade("ok", correct=_plain(reply) == _plain(item.answer), parsed=_plain(reply))
@@ -181,7 +170,7 @@ class Custom:
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:
         """The judge's verdict; one that cannot be read, or is out of range, is wrong and has 0 points."""
         del item, aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         said = strict_qa(reply)
         if said.fault or said.verdict is None or said.score is None:
             return Grade(said.fault or "no verdict", correct=False, score=0.0, judged=True)
@@ -189,7 +178,7 @@ class Custom:
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy, and with a judge the mean score, over all questions and then by group."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         found = self._numbers("overall", graded)
         for column in dict.fromkeys(name for one in graded for name in one.item.groups):
             values = members((one.item.groups[column], one) for one in graded if column in one.item.groups)
@@ -209,7 +198,7 @@ class Custom:
         """Writes `<task>.jsonl`: {"id", "video", "question", "answer", "reply"}."""
         known = [(item, predictions[item.id]) for item in items if item.id in predictions]
         name = re.sub(r"[^\w-]+", "_", self.task)
-        return write_lines(folder / f"{name}.jsonl", (_line(*one) for one in known))
+        return write_rows(folder / f"{name}.jsonl", (_line(*one) for one in known))
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Predictions from rows of "id" and "reply", as `write` writes them."""
@@ -218,7 +207,7 @@ class Custom:
 
 def _options(row: Row) -> tuple[str, ...]:
     """Options: a JSON list, or a cell that holds one or has its options between bars."""
-    given: Any = row.cells.get("options")
+    given: Any = row.get("options")
     if isinstance(given, str):
         given = _listed(given)
     if given is None:
@@ -275,13 +264,6 @@ def _call(item: Item, reply: str) -> Call:
     return Call(user=_JUDGE_USER.format(**texts), system=_JUDGE_SYSTEM)
 
 
-def _chosen(item: Item, reply: str) -> Grade:
-    letter = letter_of(reply, item.options)
-    if letter is None or letter not in LETTERS[: len(item.options)]:
-        return Grade("unparsed", correct=False, parsed=letter)
-    return Grade("ok", correct=letter == LETTERS[item.right], parsed=letter)
-
-
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
@@ -297,7 +279,7 @@ def _line(item: Item, prediction: Prediction) -> dict[str, Any]:
 
 def _prediction(row: Row, item: Item) -> Prediction:
     del item
-    reply = next((row.cells[name] for name in ("reply", "prediction", "pred") if name in row.cells), None)
+    reply = next((row[name] for name in ("reply", "prediction", "pred") if name in row), None)
     if not isinstance(reply, str):
         raise RowError("malformed", "has no text as its 'reply'.")
     return Prediction(replies=(reply,))

@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks import judging
+from benchmarks.benchmark import ByRules, check_protocol
+from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean
 from benchmarks.qa_files import TYPES
 from benchmarks.rows import ItemRows, PredictionRows, rows_of_file, text_of
 from storage.errors import FormatError
-from storage.formats.json_rows import write_rows
 
 _FREE = range(3, 9)
 _ONE_WORD = " Answer the question using a single word or phrase."
@@ -35,7 +36,7 @@ _PRINTED = (0, 1, 2, "Free", "All", 3, 4, 5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
-class ActivityNetQaExact:
+class ActivityNetQaExact(ByRules):
     """ActivityNet-QA, exact match. How a model is asked is ours: its scorer is of classifiers."""
 
     name: ClassVar[str] = "activitynet_qa_exact"
@@ -76,7 +77,7 @@ class ActivityNetQaExact:
         return (Request(item.questions[0].capitalize() + "?" + _ONE_WORD),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         if prediction is None or not prediction.replies:
             return judging.wrong("missing")
         reply = prediction.replies[0]
@@ -85,12 +86,9 @@ class ActivityNetQaExact:
         correct = reply == item.answer
         return Grade("ok", correct, float(correct), reply)
 
-    def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002
-        raise ValueError(f"{self.name} asks no judge.")
-
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy by type, of Free and of All ("overall"), as the scorer prints them."""
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         ordered = sorted(graded, key=lambda one: one.item.source["row"])
         found = []
         for what in _PRINTED:
@@ -104,18 +102,16 @@ class ActivityNetQaExact:
         return found
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "predictions.json"
         said = [(item.id, predictions[item.id].replies[0]) for item in items if item.id in predictions]
-        write_rows(path, [{"question_id": id, "answer": reply} for id, reply in said])
-        return [path]
+        rows = [{"question_id": id, "answer": reply} for id, reply in said]
+        return write_rows(folder / "predictions.json", rows)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Lists of {"question_id", "answer"}. The scorer would count each of two predictions for one question."""
         found = PredictionRows(items)
         for path in files:
             for where, row in found.objects(rows_of_file(path, "predictions")):
-                found.add(where, text_of(row, "question_id") or None, row.get("answer"))
+                found.add(where, text_of(row, "question_id"), row.get("answer"))
         return found.predictions
 
 

@@ -1,4 +1,4 @@
-"""Reads annotation and prediction files: JSON lists or trees, JSON lines or CSV, gzipped, zipped or plain."""
+"""Annotation and prediction files: JSON lists or trees, JSON lines or CSV, gzipped, zipped or plain."""
 
 from __future__ import annotations
 
@@ -6,12 +6,35 @@ import csv
 import gzip
 import io
 import json
+import os
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from storage.errors import FormatError
+from storage.formats import json_rows
+
+MORE = "\0"  # In a row of a CSV file: the cells for which the header has no column.
+
+
+def one_file(name: str, files: Mapping[str, Path], *others: str) -> Path:
+    """The file that benchmark `name` cannot do without, given under "" or under any name but those of `others`.
+
+    Raises:
+        FormatError: there is none, or several.
+    """
+    left = {key: path for key, path in files.items() if key not in others}
+    if len(left) != 1:
+        raise FormatError(f"{name}: wants one annotation file or folder; given: {', '.join(map(str, left.values()))}.")
+    return next(iter(left.values()))
+
+
+def kind_of_file(path: Path) -> str:
+    """The ending of a file's name that says what it holds, lower case: of "a.csv.gz" it is ".csv"."""
+    inner = path.with_suffix("") if path.suffix.lower() in {".gz", ".zip"} else path
+    return inner.suffix.lower()
 
 
 def text_of_file(path: Path) -> str:
@@ -124,13 +147,29 @@ def _line(path: Path, number: int, line: str) -> Any:
         raise FormatError(f"{path} row {number}: not JSON: {error}.") from error
 
 
-def csv_of_file(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header. A cell that is not there is "".
+def csv_of_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with a header. A cell that is not there is ""; a list of those too many is under `MORE`.
 
     Raises:
         FormatError: as `text_of_file`; or it has no header.
     """
-    reader = csv.DictReader(io.StringIO(text_of_file(path), newline=""), restval="")
+    reader = csv.DictReader(io.StringIO(text_of_file(path), newline=""), restkey=MORE, restval="")
     if not reader.fieldnames:
         raise FormatError(f"{path}: is empty; its first line must name the columns.")
-    return [{key: value for key, value in row.items() if key is not None} for row in reader]
+    return list(reader)
+
+
+def write_json(path: Path, value: Any) -> list[Path]:
+    """Writes one JSON value, whole or not at all, in a folder that is made where it is missing; returns the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.tmp")
+    fresh.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+    return [path]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> list[Path]:
+    """Writes rows as `storage.formats.json_rows` does, likewise; returns the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    json_rows.write_rows(path, rows)
+    return [path]

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks import judge_replies, judging
+from benchmarks.benchmark import check_protocol
+from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
 from benchmarks.qa_files import hound_row, read_qa, read_qa_predictions
 from benchmarks.rows import rows_of_file, text_of
-from benchmarks.zero_shot_qa import END, first_words
+from benchmarks.zero_shot_qa import first_words
 from storage.errors import FormatError
-from storage.formats.json_rows import write_rows
 
 _RIGHT = 3.0
 
@@ -76,20 +77,20 @@ class LlavaHound:
         return (Request(item.questions[0]),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         if prediction is None or not prediction.replies:
             return judging.wrong("missing") if strict else Grade("missing")
         reply = prediction.replies[0]
         if strict:
-            reply = reply.strip().removesuffix(END).strip()
+            reply = judging.without_end(reply)
             if not reply:
                 return judging.wrong("empty")
         said = {"caption": item.source["caption"], "question": item.questions[0], "answer": item.answer}
         return judging.call("", "hound_user", self.prompts, prediction=first_words(reply), **said)
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - the reply says all
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         if protocol == "official":
             return _scored(judge_replies.hound_get_score(reply))
         said = judge_replies.strict_explained(reply)
@@ -100,7 +101,7 @@ class LlavaHound:
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy and mean score, as the scorer prints them ("acc/score")."""
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         right = judging.strict_verdict if strict else judging.verdict
         points = judging.strict_points if strict else judging.points
@@ -111,11 +112,8 @@ class LlavaHound:
         ]
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "predictions.jsonl"
         said = [(item, predictions[item.id].replies[0]) for item in items if item.id in predictions]
-        write_rows(path, [hound_row(item, reply) for item, reply in said])
-        return [path]
+        return write_rows(folder / "predictions.jsonl", [hound_row(item, reply) for item, reply in said])
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         return read_qa_predictions(files, items)

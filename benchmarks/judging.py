@@ -44,10 +44,9 @@ def call(system: str, user: str, folder: str = "", **said: str) -> Call:
     return Call(filled(prompt(user, folder), **said), prompt(system, folder) if system else None)
 
 
-def check_protocol(protocol: str, known: tuple[str, ...], name: str) -> None:
-    """Raises ValueError unless the benchmark knows the protocol."""
-    if protocol not in known:
-        raise ValueError(f"{name} has no protocol {protocol!r}; it has {', '.join(known)}.")
+def without_end(reply: str) -> str:
+    """A reply without the token that ends it in some files, and without blanks around it."""
+    return reply.strip().removesuffix("</s>").strip()
 
 
 def wrong(status: Status, *, parsed: str | None = None, judged: bool = False) -> Grade:

@@ -12,25 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks import choices
-from benchmarks.files import json_files, json_of_file
+from benchmarks.benchmark import ByRules, check_protocol
+from benchmarks.files import json_files, json_of_file, one_file, write_json
 from benchmarks.grades import Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
-from benchmarks.multiple_choice import (
-    ByRules,
-    RowError,
-    accuracies,
-    check_protocol,
-    item_rows,
-    lettered,
-    one_file,
-    options_at,
-    prediction_rows,
-    reply_of,
-    strict_grade,
-    text_at,
-    write_json,
-)
+from benchmarks.multiple_choice import accuracies, lettered, options_at, reply_of, strict_grade
+from benchmarks.rows import Broken, ItemRows, PredictionRows, Row, RowError, text_of
 from storage.errors import FormatError
 
 SYSTEM = (
@@ -103,10 +91,7 @@ class MvBench(ByRules):
         Raises:
             FormatError: a file cannot be read at all, or none holds a task.
         """
-        path = one_file(files, self.name)
-        return item_rows(
-            (where, row if isinstance(row, Fault) else partial(_item, row)) for where, row in self._rows(path)
-        )
+        return ItemRows().read(self._rows(one_file(self.name, files)), _item)
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """The notebook's prompt; the answer begins with "Best option:("."""
@@ -120,7 +105,7 @@ class MvBench(ByRules):
         leaves the denominator. "lmms_eval": an empty reply does.
         """
         del aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if protocol == "strict":
             return strict_grade(item, prediction)
         reply = reply_of(prediction)
@@ -132,7 +117,7 @@ class MvBench(ByRules):
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy of each task, and over all items (with all 4,000 of them also the mean of the tasks)."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         return accuracies(graded, _groups, _place, **_PRINTED[protocol])
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
@@ -149,7 +134,7 @@ class MvBench(ByRules):
             {"pred": official_prediction(reply_of(prediction) or ""), "gt": truth(item), "id": item.id}
             for item, prediction in known
         ]
-        return write_json(folder, "mvbench.json", {"acc_dict": counts, "res_list": rows})
+        return write_json(folder / "mvbench.json", {"acc_dict": counts, "res_list": rows})
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """The predictions of the notebook's files. Rows without an id are taken in the items' order, if there is one
@@ -158,30 +143,32 @@ class MvBench(ByRules):
         Raises:
             FormatError: a file cannot be read, holds no `res_list`, or fewer or more rows without ids than items.
         """
-        return prediction_rows(
-            (found for path in files for found in _predictions(path, json_of_file(path), items)), items
-        )
+        found = PredictionRows(items)
+        for path in files:
+            rows, unnamed = _predictions(path, len(items))
+            for number, (where, row) in enumerate(rows):
+                if found.is_object(row, where):
+                    found.read(where, items[number].id if unnamed else text_of(row, "id"), partial(_prediction, row))
+        return found.predictions
 
-    def _rows(self, path: Path) -> Iterator[tuple[str, dict[str, Any] | Fault]]:
-        """Each row with its task, number and the folder of its video; what is none as a fault."""
+    def _rows(self, path: Path) -> Iterator[tuple[str, Any]]:
+        """Each row with its task, number and the folder of its video; what is none as it is."""
         any_task = False
         # In the notebook's order, in which its predictions come without ids.
         for file, name, rows, root in sorted(_lists(path), key=lambda each: _order(each[1])):
             task = _BY_NAME.get(name)
             if task is None:
-                yield file, Fault("malformed", file, f"{name!r} is none of the 20 tasks: take it out of the folder.")
+                yield file, Broken(f"{name!r} is none of the 20 tasks: take it out of the folder.")
                 continue
             any_task = True
             if not isinstance(rows, list):
-                yield file, Fault("malformed", file, f"task {task!r} is no list of questions.")
+                yield file, Broken(f"task {task!r} is no list of questions.")
                 continue
             folder = root or (TASKS[task][1] if self.official_folders else "")
             for number, row in enumerate(rows):
                 where = f"{file} {TASKS[task][0]} row {number + 1}"
-                if isinstance(row, dict):
-                    yield where, {**row, "task_type": task, "number": number, "folder": folder}
-                else:
-                    yield where, Fault("malformed", where, f"is no JSON object but {row!r:.60}.")
+                placed = {"task_type": task, "number": number, "folder": folder}
+                yield where, {**row, **placed} if isinstance(row, dict) else row
         if not any_task:
             raise FormatError(f"{path}: holds none of MVBench's tasks, such as action_sequence.json.")
 
@@ -239,17 +226,17 @@ def _lists(path: Path) -> Iterator[tuple[str, str, Any, str]]:
 
 
 def _task(row: Any) -> str:
-    return text_at(row, "task_type", "task", "sub_task") if isinstance(row, dict) else ""
+    return text_of(row, "task_type", "task", "sub_task") if isinstance(row, dict) else ""
 
 
-def _item(row: dict[str, Any]) -> Item:
-    question, video = text_at(row, "question"), text_at(row, "video")
+def _item(row: Row) -> Item:
+    question, video = text_of(row, "question"), text_of(row, "video")
     if not question:
         raise RowError("malformed", "has no question.")
     if not video:
         raise RowError("no video", "names no video.")
     options = options_at(row, "candidates", "options")
-    answer = text_at(row, "answer")
+    answer = text_of(row, "answer")
     if not answer:
         raise RowError("no answer", "has no answer to score against.")
     if answer not in options:
@@ -266,7 +253,7 @@ def _item(row: dict[str, Any]) -> Item:
     )
 
 
-def _window(row: dict[str, Any]) -> tuple[float, float] | None:
+def _window(row: Row) -> tuple[float, float] | None:
     """The part of the video that a row is about, seconds. Raises RowError for one that is none."""
     start, end = row.get("start"), row.get("end")
     if start is None and end is None:
@@ -288,27 +275,22 @@ def _place(group: str) -> int:
     return [*(f"task: {task}" for task in TASKS), "overall"].index(group)
 
 
-def _predictions(
-    path: Path, value: Any, items: Sequence[Item]
-) -> Iterator[tuple[str, str, Callable[[Item], Prediction | None] | Fault]]:
+def _predictions(path: Path, n_items: int) -> tuple[list[tuple[str, Any]], bool]:
+    """The rows of a file, and whether none has an id: then they are in the items' order."""
+    value = json_of_file(path)
     rows = value.get("res_list") if isinstance(value, dict) else value
     if not isinstance(rows, list):
         raise FormatError(f"{path}: holds no res_list of predictions.")
     unnamed = not any(isinstance(row, dict) and "id" in row for row in rows)
-    if unnamed and len(rows) != len(items):
+    if unnamed and len(rows) != n_items:
         raise FormatError(
-            f"{path}: {len(rows)} predictions without ids for {len(items)} items: they cannot be told apart. "
+            f"{path}: {len(rows)} predictions without ids for {n_items} items: they cannot be told apart. "
             "Give every row the id of its item, such as action_sequence_0."
         )
-    for number, row in enumerate(rows):
-        where = f"{path.name} row {number + 1}"
-        if not isinstance(row, dict):
-            yield where, "", Fault("malformed", where, f"is no JSON object but {row!r:.60}.")
-        else:
-            yield where, items[number].id if unnamed else text_at(row, "id"), partial(_prediction, row)
+    return [(f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1)], unnamed
 
 
-def _prediction(row: dict[str, Any], item: Item) -> Prediction:
+def _prediction(row: Row, item: Item) -> Prediction:
     if not isinstance(row.get("pred"), str):
         raise RowError("malformed", f"the prediction for {item.id!r} is no text but {row.get('pred')!r:.60}.")
     if "gt" in row and row["gt"] != truth(item):

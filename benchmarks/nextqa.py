@@ -5,32 +5,21 @@ Official scorer: doc-doc/NExT-QA, eval_mc.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choices import LETTERS, parse_multi_choice_response
-from benchmarks.files import csv_of_file, json_pairs_of_file
+from benchmarks.files import json_pairs_of_file, one_file, write_json
 from benchmarks.grades import Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
-from benchmarks.multiple_choice import (
-    ByRules,
-    RowError,
-    accuracies,
-    check_protocol,
-    item_rows,
-    lettered,
-    one_file,
-    prediction_rows,
-    reply_of,
-    strict_grade,
-    write_json,
-)
+from benchmarks.multiple_choice import accuracies, lettered, reply_of, strict_grade
+from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, csv_rows
 from benchmarks.strict_choices import letter_of
 from storage.errors import FormatError
 
@@ -69,12 +58,13 @@ class NextQa(ByRules):
         Raises:
             FormatError: the file cannot be read at all, or lacks a column.
         """
-        path = one_file(files, self.name)
-        rows = csv_of_file(path)
-        lacking = [column for column in _COLUMNS if rows and column not in rows[0]]
+        path = one_file(self.name, files)
+        rows = csv_rows(path)
+        first: Row = next((row for _, row in rows if isinstance(row, dict)), {})
+        lacking = [column for column in _COLUMNS if first and column not in first]
         if lacking:
             raise FormatError(f"{path}: has no column {', '.join(lacking)}; columns are {', '.join(_COLUMNS)}.")
-        return item_rows((f"{path.name} row {number}", partial(_item, row)) for number, row in enumerate(rows, start=1))
+        return ItemRows().read(rows, _item)
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """lmms-eval's prompt: the official models were classifiers, and asked nothing."""
@@ -88,7 +78,7 @@ class NextQa(ByRules):
         "unparsed", so that the draws can be counted.
         """
         del aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if protocol == "lmms_eval":
             return _lmms_eval(item, prediction)
         strict = strict_grade(item, prediction)
@@ -98,7 +88,7 @@ class NextQa(ByRules):
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy of each type, of each kind (causal, temporal, descriptive), and over all items."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         return accuracies(graded, _groups, _place, **_PRINTED[protocol])
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
@@ -106,7 +96,7 @@ class NextQa(ByRules):
         none that names an option, has -1, which is never right. The reply stands beside, for other scorers.
         """
         rows = {item.id: _prediction_row(item, predictions.get(item.id)) for item in items}
-        return write_json(folder, "nextqa.json", rows)
+        return write_json(folder / "nextqa.json", rows)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """The predictions of official files: {"<video>_<qid>": {"prediction": 0 to 4, "answer": 0 to 4}}.
@@ -114,10 +104,16 @@ class NextQa(ByRules):
         Raises:
             FormatError: a file cannot be read at all, or is no object.
         """
-        return prediction_rows(chain.from_iterable(_predictions(path) for path in files), items)
+        found = PredictionRows(items)
+        for path in files:
+            for id, row in json_pairs_of_file(path):
+                where = f"{path.name} {id}"
+                if found.is_object(row, where):
+                    found.read(where, id, partial(_prediction, row))
+        return found.predictions
 
 
-def _item(row: Mapping[str, str]) -> Item:
+def _item(row: Row) -> Item:
     video, qid = row["video"].strip(), row["qid"].strip()
     if not video:
         raise RowError("no video", "names no video.")
@@ -165,7 +161,7 @@ def _place(group: str) -> int:
     return [*(f"type: {type}" for type in TYPES), *(f"kind: {kind}" for kind in KINDS), "overall"].index(group)
 
 
-def _prediction_row(item: Item, prediction: Prediction | None) -> dict[str, Any]:
+def _prediction_row(item: Item, prediction: Prediction | None) -> Row:
     reply = reply_of(prediction)
     letter = letter_of(reply, item.options) if reply else None
     place = LETTERS.index(letter) if letter else _NONE
@@ -177,18 +173,7 @@ def _prediction_row(item: Item, prediction: Prediction | None) -> dict[str, Any]
     return {**row, "missing": True} if reply is None else {**row, "reply": reply}
 
 
-def _predictions(
-    path: Path,
-) -> Iterator[tuple[str, str, Callable[[Item], Prediction | None] | Fault]]:
-    for id, row in json_pairs_of_file(path):
-        where = f"{path.name} {id}"
-        if isinstance(row, dict):
-            yield where, id, partial(_prediction, row)
-        else:
-            yield where, id, Fault("malformed", where, f"is no JSON object but {row!r:.60}.")
-
-
-def _prediction(row: dict[str, Any], item: Item) -> Prediction | None:
+def _prediction(row: Row, item: Item) -> Prediction | None:
     if row.get("missing") is True:
         return None
     place, truth = _option(row, "prediction", item), _option(row, "answer", item)
@@ -202,12 +187,12 @@ def _prediction(row: dict[str, Any], item: Item) -> Prediction | None:
     return Prediction((reply,), truth=LETTERS[truth] if truth is not None else None)
 
 
-def _option(row: dict[str, Any], key: str, item: Item) -> int | None:
+def _option(row: Row, key: str, item: Item) -> int | None:
     """The place of an option; None for -1 or nothing. Raises RowError for what is no place of one."""
     value = row.get(key)
     if key == "answer" and value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise RowError("malformed", f"the {key} of {item.id!r} must be a place of an option, not {value!r:.60}.")
     if value == _NONE:
         return None

@@ -17,22 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.files import json_of_file, text_of_file
+from benchmarks.benchmark import ByRules, check_protocol
+from benchmarks.files import json_of_file, one_file, text_of_file, write_json
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean
-from benchmarks.own_files import (
-    Row,
-    RowError,
-    cell,
-    check_protocol,
-    items_of_rows,
-    main_file,
-    rows_of_file,
-    wanted,
-    with_missing,
-)
-from benchmarks.unjudged import Unjudged
+from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, cell, rows_of_file, wanted
 from benchmarks.wordnet import wordnet
 from benchmarks.wups import STOP_WORDS, WordSimilarity, content, official_content, official_wups, wups
 from storage.errors import FormatError
@@ -46,7 +36,7 @@ _SECOND = "additional_ref_answer"  # lmms-eval's name for the second reference
 
 
 @dataclass(frozen=True)
-class NextQaOpen(Unjudged):
+class NextQaOpen(ByRules):
     """NExT-OE. An item's aspects are the two thresholds; grades have scores in [0, 1].
 
     Attributes:
@@ -82,10 +72,10 @@ class NextQaOpen(Unjudged):
             FormatError: a file or the word data cannot be read.
         """
         self._taxonomy()  # missing word data must not be found out after all the answers were generated
-        path = files[""] if "" in files else main_file(self.name, {k: v for k, v in files.items() if k != "references"})
-        faults: list[Fault] = []
-        seconds = _references(files["references"], faults) if "references" in files else {}
-        found = items_of_rows(rows_of_file(path, faults), lambda row: _item(row, seconds), faults)
+        rows = ItemRows()
+        seconds = _references(files["references"], rows) if "references" in files else {}
+        path = one_file(self.name, files, "references")
+        found = rows.read(rows_of_file(path, "questions"), lambda row: _item(row, seconds))
         return Annotations(found.items, found.faults + tuple(_odd_references(found.items, seconds)))
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
@@ -95,7 +85,7 @@ class NextQaOpen(Unjudged):
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
         """The likeness of the reply to the nearest reference, by one threshold."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if prediction is None or not prediction.replies:
             return Grade("missing", score=0.0 if protocol == "strict" else None)
         reply = prediction.replies[0]
@@ -111,7 +101,7 @@ class NextQaOpen(Unjudged):
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """The columns of the official table, WUPS@0 and then WUPS@0.9, of the types that occur."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         found: list[Metric] = []
         for aspect in THRESHOLDS:
             # The official script prints WUPS@0 alone; lmms-eval gives a number as it is.
@@ -129,26 +119,15 @@ class NextQaOpen(Unjudged):
             prediction = predictions.get(item.id)
             if prediction is not None and prediction.replies:
                 tree.setdefault(item.video, {})[str(item.source["qid"])] = prediction.replies[0]
-        path = folder / "nextqa_open.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(tree, indent=4, ensure_ascii=False), encoding="utf-8")
-        return [path]
+        return write_json(folder / "nextqa_open.json", tree)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Predictions from official files {video: {qid: reply}}."""
-        known = {item.id for item in items}
-        faults: list[Fault] = []
-        found: dict[str, Prediction] = {}
-        for where, name, reply in (one for path in files for one in _replies(path, faults)):
-            if name not in known:
-                faults.append(Fault("unknown", where, "is for no question of the annotations."))
-            elif name in found:
-                faults.append(Fault("duplicate", where, "is a second prediction for its question: the first counts."))
-            elif not isinstance(reply, str):
-                faults.append(Fault("malformed", where, f"is no text but {str(reply)[:60]!r}."))
-            else:
-                found[name] = Prediction(replies=(reply,))
-        return with_missing(found, items, faults)
+        found = PredictionRows(items)
+        for path in files:
+            for where, id, reply in _replies(path, found):
+                found.add(where, id, reply)
+        return found.predictions
 
     def _taxonomy(self) -> WordSimilarity:
         return self.words if self.words is not None else wordnet(self.word_data)
@@ -168,11 +147,11 @@ def _item(row: Row, seconds: Mapping[tuple[str, str], str]) -> Item:
         answer=wanted(row, "no answer", "answer"),
         aspects=tuple(THRESHOLDS),
         groups={"kind": _KIND_OF[kind], "type": kind},
-        source={**row.cells, "video": video, "qid": qid, _SECOND: second},
+        source={**row, "video": video, "qid": qid, _SECOND: second},
     )
 
 
-def _references(path: Path, faults: list[Fault]) -> dict[tuple[str, str], str]:
+def _references(path: Path, rows: ItemRows) -> dict[tuple[str, str], str]:
     """Second references by (video, qid)."""
     value = json_of_file(path)
     if not isinstance(value, dict) or any(not isinstance(by_qid, dict) for by_qid in value.values()):
@@ -182,7 +161,7 @@ def _references(path: Path, faults: list[Fault]) -> dict[tuple[str, str], str]:
         if isinstance(text, str) and text.strip():
             found[video, qid] = text.strip()
         else:
-            faults.append(Fault("malformed", f"{path.name} {video} {qid}", f"is no text but {str(text)[:60]!r}."))
+            rows.fault("malformed", f"{path.name} {video} {qid}", f"is no text but {str(text)[:60]!r}.")
     return found
 
 
@@ -238,7 +217,7 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object with repeated names kept."""
 
 
-def _replies(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str, Any]]:
+def _replies(path: Path, rows: PredictionRows) -> Iterator[tuple[str, str, Any]]:
     """Where it stands, item's id and reply of each prediction of a file, repeated ones too."""
     json_of_file(path)  # raises with advice where the file is no JSON
     tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
@@ -246,7 +225,7 @@ def _replies(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str, Any]]:
         raise FormatError(f"{path}: is no JSON object {{video: {{qid: reply}}}}.")
     for video, by_qid in tree:
         if not isinstance(by_qid, _Pairs):
-            faults.append(Fault("malformed", f"{path.name} {video}", "is no JSON object {qid: reply}."))
+            rows.fault("malformed", f"{path.name} {video}", "is no JSON object {qid: reply}.")
             continue
         for qid, reply in by_qid:
             yield f"{path.name} {video} {qid}", f"{video}_{qid}", reply

@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.files import write_rows
 from benchmarks.items import Annotations, Item, Prediction, Predictions
-from benchmarks.rows import ItemRows, Places, PredictionRows, rows_of_file, text_of
+from benchmarks.rows import ItemRows, Places, PredictionRows, Row, rows_of_file, text_of
 from storage.errors import FormatError
-from storage.formats.json_rows import write_rows
 
 IMAGE = "<image>\n"
 _TOKENS = ("<video>", "<image>")
-Row = dict[str, Any]
 
 # Of ActivityNet-QA's answers (https://github.com/MILVLG/activitynet-qa, dataset/README.md), as its scorer prints them.
 TYPES = {
@@ -125,7 +123,6 @@ class _Answers:
 
 def write_qa(folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes predictions in all four forms; items without one are left out, as the scorers want it."""
-    folder.mkdir(parents=True, exist_ok=True)
     said = [(item, predictions[item.id].replies[0]) for item in items if item.id in predictions]
     forms = {
         "video_chatgpt.json": [_video_chatgpt(item, reply) for item, reply in said],
@@ -133,9 +130,7 @@ def write_qa(folder: Path, items: Sequence[Item], predictions: Mapping[str, Pred
         "vlm_rlaif.json": [_video_llava(item, IMAGE + item.questions[0], reply) for item, reply in said],
         "llava_hound.jsonl": [hound_row(item, reply) for item, reply in said],
     }
-    for name, rows in forms.items():
-        write_rows(folder / name, rows)
-    return [folder / name for name in forms]
+    return [path for name, rows in forms.items() for path in write_rows(folder / name, rows)]
 
 
 def _video_chatgpt(item: Item, reply: str) -> Row:

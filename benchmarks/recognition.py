@@ -12,23 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choice_scores import rank, read_scores, usable, write_scores
-from benchmarks.files import json_of_file, text_of_file
+from benchmarks.files import json_of_file, kind_of_file, one_file, text_of_file
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean, members
-from benchmarks.own_files import (
-    Row,
-    RowError,
-    cell,
-    check_protocol,
-    items_of_rows,
-    kind_of_file,
-    main_file,
-    rows_of_file,
-    wanted,
-)
-from benchmarks.unjudged import Unjudged
+from benchmarks.rows import ItemRows, Row, RowError, cell, rows_of_file, wanted
 from storage.errors import FormatError
 
 Normalisation = Literal["sum", "mean"]
@@ -38,7 +28,7 @@ _VIDEO = ("video", "video_id", "video_name", "path")
 
 
 @dataclass(frozen=True)
-class Recognition(Unjudged):
+class Recognition(ByRules):
     """Action recognition. An item is a video; its options are all labels, its aspects Top-1 and Top-5.
 
     A label ranks by its log-probability as the answer. Labels that tie with the right one stand before it.
@@ -79,12 +69,11 @@ class Recognition(Unjudged):
         Raises:
             FormatError: a file cannot be read, there are fewer than two labels, or two would be shown alike.
         """
-        path = files[""] if "" in files else main_file(self.name, {k: v for k, v in files.items() if k != "labels"})
-        faults: list[Fault] = []
-        rows = list(_listed_rows(path) if kind_of_file(path) == ".txt" else rows_of_file(path, faults))
+        path = one_file(self.name, files, "labels")
+        rows = _listed_rows(path) if kind_of_file(path) == ".txt" else rows_of_file(path, "videos")
         labels = labels_of_file(files["labels"]) if "labels" in files else _occurring(rows)
         shown = self._shown(files.get("labels", path), labels)
-        return items_of_rows(rows, lambda row: self._item(row, shown), faults)
+        return ItemRows().read(rows, lambda row: self._item(row, shown))
 
     def _shown(self, path: Path, labels: Sequence[str]) -> dict[str, str]:
         """What is shown for each label."""
@@ -109,7 +98,7 @@ class Recognition(Unjudged):
             options=tuple(shown.values()),
             aspects=tuple(_TOP),
             groups={"label": label},
-            source=dict(row.cells),
+            source=dict(row),
         )
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
@@ -119,7 +108,7 @@ class Recognition(Unjudged):
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
         """Whether the right label is among the first k. `parsed` is the first label."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if prediction is None:
             return Grade("missing", correct=False)
         scores = self._scores(prediction)
@@ -137,7 +126,7 @@ class Recognition(Unjudged):
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Top-1 and Top-5 over all videos, then Top-1 of each label."""
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         by_aspect = members((one.aspect, one) for one in graded)
         found = [_share(name, "overall", by_aspect[name]) for name in _TOP if name in by_aspect]
         by_label = members((one.item.groups["label"], one) for one in by_aspect.get("Top-1", ()))
@@ -183,22 +172,22 @@ def labels_of_file(path: Path) -> list[str]:
     return labels
 
 
-def _listed_rows(path: Path) -> list[Row]:
+def _listed_rows(path: Path) -> list[tuple[str, Row]]:
     """Rows of UCF101's lists: "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi 1", where the folder is the label."""
     rows = []
     for number, line in enumerate(text_of_file(path).splitlines(), start=1):
         if line.strip():
             video = re.sub(r"\s+\d+$", "", line.strip())
-            rows.append(Row(f"{path.name} row {number}", {"video": video, "label": video.rpartition("/")[0]}))
+            rows.append((f"{path.name} row {number}", {"video": video, "label": video.rpartition("/")[0]}))
     return rows
 
 
-def _occurring(rows: Sequence[Row]) -> list[str]:
+def _occurring(rows: Sequence[tuple[str, Any]]) -> list[str]:
     """The labels that occur, sorted, so that the order of the rows does not matter."""
     found = set()
-    for row in rows:
+    for _, row in rows:
         try:
-            found.add(cell(row, *_LABEL))
+            found.add(cell(row, *_LABEL) if isinstance(row, dict) else "")
         except RowError:
             continue  # the row becomes a fault when its item is made
     return sorted(found - {""})

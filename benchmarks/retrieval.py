@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choice_scores import read_scores, usable, write_scores
-from benchmarks.files import json_of_file
+from benchmarks.files import json_of_file, kind_of_file, one_file
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Floats, Metric, mean
-from benchmarks.own_files import Row, RowError, cell, check_protocol, kind_of_file, main_file, rows_of_file, wanted
-from benchmarks.unjudged import Unjudged
+from benchmarks.rows import Row, RowError, Rows, cell, rows_of_file, wanted
 from storage.errors import FormatError
 
 MOST = 10_000_000  # log-probabilities: 3,000 videos and 3,000 captions are days of work for a 7B model
@@ -35,7 +35,7 @@ _CAPTION = ("caption", "sentence", "captions", "sentences", "text")
 
 
 @dataclass(frozen=True)
-class Retrieval(Unjudged):
+class Retrieval(ByRules):
     """Text-to-video retrieval. An item is a video; its options are all captions of its pool.
 
     A caption that several videos have is one query, and the best placed of them counts. The rank is the worst that
@@ -83,15 +83,14 @@ class Retrieval(Unjudged):
             FormatError: the file cannot be read, has fewer than two videos with captions, or so many that `MOST`
                 log-probabilities would not do.
         """
-        path = main_file(self.name, files)
-        faults: list[Fault] = []
-        gallery = _Gallery()
-        for row in _caption_rows(path, self.split, faults):
+        path = one_file(self.name, files)
+        rows, gallery = Rows(), _Gallery()
+        for where, row in _caption_rows(path, self.split, rows):
             try:
                 gallery.add(row)
             except RowError as error:
-                faults.append(Fault(error.kind, row.where, str(error)))
-        return Annotations(tuple(self._items(path, gallery)), tuple(faults))
+                rows.fault(error.kind, where, str(error))
+        return Annotations(tuple(self._items(path, gallery)), tuple(rows.faults))
 
     def _items(self, path: Path, gallery: _Gallery) -> Iterable[Item]:
         kept = {
@@ -120,7 +119,7 @@ class Retrieval(Unjudged):
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
         """Whether a video has its scores. No video is right or wrong by itself: captions rank videos."""
         del aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if prediction is None:
             return Grade("missing")
         return Grade("ok" if usable(prediction.scores, len(item.options)) else "unparsed")
@@ -129,7 +128,7 @@ class Retrieval(Unjudged):
         """R@k, one value a query (a caption); intervals draw the queries of a video together. Where a caption was
         searched among fewer videos than the file has, for a pool or a limit of items, the name says among how many.
         """
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         ranks: list[float] = []
         videos: list[str] = []
         pools = list(_by_options(graded))
@@ -160,7 +159,7 @@ class _Gallery:
     def add(self, row: Row) -> None:
         """Takes the captions of a row, all of them or none. Raises RowError where it has no video or no caption."""
         video = wanted(row, "no video", *_VIDEO)
-        given = next((row.cells[name] for name in _CAPTION if row.cells.get(name)), None)
+        given = next((row[name] for name in _CAPTION if row.get(name)), None)
         captions = given if isinstance(given, list) else [cell(row, *_CAPTION)]
         if any(not isinstance(one, str) or not one.strip() for one in captions):
             raise RowError("no answer", f"video {video!r} has no caption here: fill it in.")
@@ -172,15 +171,15 @@ class _Gallery:
             raise RowError("duplicate", f"the caption {repeated[0][:60]!r} of video {video!r} was there before.")
 
 
-def _caption_rows(path: Path, split: str, faults: list[Fault]) -> Iterable[Row]:
+def _caption_rows(path: Path, split: str, rows: Rows) -> Iterable[tuple[str, Row]]:
     if kind_of_file(path) not in {".csv", ".jsonl"}:
         value = json_of_file(path)
         if isinstance(value, dict) and isinstance(value.get("sentences"), list):
-            return _msrvtt_rows(path, value, split, faults)
-    return rows_of_file(path, faults)
+            return _msrvtt_rows(path, value, split, rows)
+    return rows.objects(rows_of_file(path, "captions"))
 
 
-def _msrvtt_rows(path: Path, value: Mapping[str, Any], split: str, faults: list[Fault]) -> Iterable[Row]:
+def _msrvtt_rows(path: Path, value: Mapping[str, Any], split: str, rows: Rows) -> Iterable[tuple[str, Row]]:
     """The sentences of MSRVTT's own file {"videos": [{"video_id", "split"}], "sentences": [{"video_id", "caption"}]}
     that belong to videos of the split; a sentence of no listed video and a video without a sentence are faults.
     """
@@ -193,18 +192,17 @@ def _msrvtt_rows(path: Path, value: Mapping[str, Any], split: str, faults: list[
     spoken_of: set[str] = set()
     for number, cells in enumerate(value["sentences"], start=1):
         where = f"{path.name} sentence {number}"
-        if not isinstance(cells, dict):
-            faults.append(Fault("malformed", where, "is no JSON object."))
+        if not rows.is_object(cells, where):
             continue
         video = str(cells.get("video_id"))
         spoken_of.add(video)
         if listed and video not in listed:
-            faults.append(Fault("no video", where, f"its video {video!r} is not in the file's list of videos."))
+            rows.fault("no video", where, f"its video {video!r} is not in the file's list of videos.")
         elif not (split and splits) or listed[video] == split:
-            yield Row(where, cells)
+            yield where, cells
     for video, its_split in listed.items():
         if video not in spoken_of and (not (split and splits) or its_split == split):
-            faults.append(Fault("no answer", f"{path.name} video {video}", "has no sentence."))
+            rows.fault("no answer", f"{path.name} video {video}", "has no sentence.")
 
 
 def _pools(videos: Sequence[str], size: int) -> list[list[str]]:

@@ -13,32 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choice_scores import usable
+from benchmarks.files import one_file, write_rows
 from benchmarks.grades import Call, Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean, members
-from benchmarks.own_files import (
+from benchmarks.rows import (
+    ItemRows,
     Row,
     RowError,
     cell,
-    check_protocol,
     content_name,
-    items_of_rows,
-    main_file,
     numbers,
     predictions_of_files,
     rows_of_file,
     wanted,
-    write_lines,
 )
-from benchmarks.unjudged import Unjudged
 
 # The order in which the pair was shown; each is graded by itself.
 ORDERS = ("chosen first", "chosen second")
 
 
 @dataclass(frozen=True)
-class VideoRewardBench(Unjudged):
+class VideoRewardBench(ByRules):
     """Triplets for judges, rankers and reward models. An item's options are (chosen, rejected), its aspects the orders.
 
     `Prediction.preferred` holds the probability that the chosen answer is the better one: shown first, then shown
@@ -67,8 +65,7 @@ class VideoRewardBench(Unjudged):
         Raises:
             FormatError: the file cannot be read at all.
         """
-        faults: list[Fault] = []
-        return items_of_rows(rows_of_file(main_file(self.name, files), faults), _item, faults)
+        return ItemRows().read(rows_of_file(one_file(self.name, files), "triplets"), _item)
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """For a policy: how likely it finds both answers. Judges, rankers and reward models are asked in their own
@@ -80,7 +77,7 @@ class VideoRewardBench(Unjudged):
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
         """Right where the chosen answer is preferred in this order; `score` is a half where neither is."""
         del item
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if prediction is None:
             return Grade("missing", correct=False, score=0.0)
         probability = _preference(prediction, ORDERS.index(aspect))
@@ -103,7 +100,7 @@ class VideoRewardBench(Unjudged):
 
         The last three are there only where a prediction has both orders.
         """
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         triplets = list(members((one.item.id, one) for one in graded).values())
         by_dimension = members((ones[0].item.groups.get("dimension", ""), ones) for ones in triplets)
         found = _metrics("overall", triplets)
@@ -117,7 +114,7 @@ class VideoRewardBench(Unjudged):
         {"id", "scores", "n_tokens"} of a policy.
         """
         known = [(item.id, predictions[item.id]) for item in items if item.id in predictions]
-        return write_lines(folder / "video_reward_bench.jsonl", (_line(name, one) for name, one in known))
+        return write_rows(folder / "video_reward_bench.jsonl", (_line(name, one) for name, one in known))
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Predictions from files that `write` wrote; `preferred` may be one number."""
@@ -140,7 +137,7 @@ def _item(row: Row) -> Item:
         options=(chosen, rejected),
         aspects=ORDERS,
         groups={"dimension": dimension} if dimension else {},
-        source=dict(row.cells),
+        source=dict(row),
     )
 
 
@@ -189,7 +186,7 @@ def _in_order(ones: Sequence[Graded], order: str) -> float | None:
     return next((float(bool(one.grade.correct)) for one in ones if one.aspect == order), None)
 
 
-def _line(name: str, prediction: Prediction) -> dict[str, object]:
+def _line(name: str, prediction: Prediction) -> Row:
     if prediction.preferred:
         # JSON has no NaN: where a judge gave no verdict, null stands.
         return {"id": name, "preferred": [None if math.isnan(one) else one for one in prediction.preferred]}
@@ -198,15 +195,15 @@ def _line(name: str, prediction: Prediction) -> dict[str, object]:
 
 def _prediction(row: Row, item: Item) -> Prediction:
     del item
-    if "preferred" in row.cells:
-        given = row.cells["preferred"]
+    if "preferred" in row:
+        given = row["preferred"]
         listed = given if isinstance(given, list) else [given]
         preferred = tuple(math.nan if one is None else numbers([one], "preferred")[0] for one in listed)
         if not 1 <= len(preferred) <= len(ORDERS):
             raise RowError("malformed", f"its 'preferred' holds {len(preferred)} numbers: give one, or one each order.")
         return Prediction(preferred=preferred)
-    scores = numbers(row.cells.get("scores"), "scores")
-    n_tokens = numbers(row.cells.get("n_tokens"), "n_tokens")
+    scores = numbers(row.get("scores"), "scores")
+    n_tokens = numbers(row.get("n_tokens"), "n_tokens")
     if len(scores) != 2 or len(n_tokens) != 2 or any(count < 1 or count != int(count) for count in n_tokens):
         raise RowError("malformed", "has no 'preferred', and no two 'scores' with their 'n_tokens' either.")
     return Prediction(scores=scores, n_tokens=tuple(int(count) for count in n_tokens))

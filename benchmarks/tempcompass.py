@@ -24,6 +24,7 @@ from typing import ClassVar
 
 from benchmarks import judging
 from benchmarks import tempcompass_rules as rules
+from benchmarks.benchmark import check_protocol
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric, mean, members
@@ -85,7 +86,7 @@ class TempCompass:
         return (Request(item.questions[0] + _SUFFIXES[item.groups["task"]]),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         if prediction is None:
             return judging.wrong("missing") if strict else Grade("missing")
@@ -111,7 +112,7 @@ class TempCompass:
         return judging.call(_PROMPTS[0], _PROMPTS[1], self.prompts, kind=kind, title=title, **said)
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - one aspect
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         if item.groups["task"] == "captioning":
             return _strict_caption(item, reply) if protocol == "strict" else _caption(item, reply)
         rating = rules.strict_rating(reply) if protocol == "strict" else rules.rating(reply)
@@ -123,7 +124,7 @@ class TempCompass:
         """Accuracy over all, by kind of task, by dimension, and within a kind by dimension and fine aspect; and for
         each kind how often the rules found the answer.
         """
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         digits, scale = _PRINTED[protocol]
         found = []
         for group, each in _groups(graded).items():

@@ -7,19 +7,16 @@ meta_info.json says which fine aspect a dimension is of: [video]["eval_dim"][dim
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import json_of_file
+from benchmarks.files import json_of_file, write_json
 from benchmarks.items import Annotations, Item, Prediction, Predictions
-from benchmarks.rows import ItemRows, Places, PredictionRows, text_of
+from benchmarks.rows import ItemRows, Places, PredictionRows, Row, text_of
 from storage.errors import FormatError
 
 TASKS = ("multi-choice", "yes_no", "caption_matching", "captioning")
-Row = dict[str, Any]
 
 
 def read_tempcompass(files: Mapping[str, Path]) -> Annotations:
@@ -110,7 +107,6 @@ def _stem(video: str) -> str:
 
 def write_trees(folder: Path, items: Iterable[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
     """Writes one tree a task kind, <task>.json, as the eval_*.py read them; items without a prediction are left out."""
-    folder.mkdir(parents=True, exist_ok=True)
     trees: dict[str, dict[str, dict[str, list[Row]]]] = {}
     for item in items:
         if item.id not in predictions:
@@ -119,13 +115,7 @@ def write_trees(folder: Path, items: Iterable[Item], predictions: Mapping[str, P
         row = {"question": item.questions[0], "answer": item.answer, "prediction": replies[0] if replies else None}
         dims = trees.setdefault(item.groups["task"], {}).setdefault(item.video, {})
         dims.setdefault(item.groups["dim"], []).append(row)
-    paths = []
-    for task, tree in trees.items():
-        paths.append(folder / f"{task}.json")
-        fresh = paths[-1].with_suffix(".part")
-        fresh.write_text(json.dumps(tree, indent=4), encoding="utf-8")
-        os.replace(fresh, paths[-1])
-    return paths
+    return [path for task, tree in trees.items() for path in write_json(folder / f"{task}.json", tree)]
 
 
 def read_trees(files: Sequence[Path], items: Sequence[Item]) -> Predictions:

@@ -32,7 +32,7 @@ def caption_matching(reply: str, question: str, answer: str) -> int | None:
     The first line of the question is no option. Where several fit, later options and, of one option, later kinds count.
 
     Raises:
-        IndexError: an option has no ": ", or the answer has none, or a label of one word.
+        IndexError: an option has no ": "; or the wrong one was taken, and the answer has none or a label of one word.
     """
     lines = question.split("\n")[1:]
     sentences = [line.split(": ")[1] for line in lines]
@@ -46,9 +46,10 @@ def caption_matching(reply: str, question: str, answer: str) -> int | None:
     if not fits:
         return None
     taken, parts = fits[-1], answer.split(": ")
-    if taken in (answer, answer.partition(":")[0]):
+    # One after the other: what the answer lacks stops the script only where it is looked at.
+    if taken in (answer, answer.partition(":")[0]) or taken == parts[1]:
         return 1
-    return int(taken in (parts[1], parts[0].split()[1]))
+    return int(taken == parts[0].split()[1])
 
 
 def rating(reply: str) -> int | None:

@@ -25,12 +25,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks import judge_replies, judging
+from benchmarks.benchmark import check_protocol
+from benchmarks.files import write_rows
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import ALL_DIGITS, Floats, Metric
 from benchmarks.rows import ItemRows, Places, PredictionRows, rows_of_file, text_of
 from storage.errors import FormatError
-from storage.formats.json_rows import write_rows
 
 # By the annotation file that asks for them; in the order of the scripts and of the published tables.
 ASPECTS = {"generic": ("correctness", "detail", "context"), "temporal": ("temporal",), "consistency": ("consistency",)}
@@ -42,7 +43,6 @@ _CALLED = {
     "temporal": "temporal accuracy",
     "consistency": "consistency",
 }
-_END = "</s>"
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class VideoChatGpt:
         return tuple(Request(question) for question in item.questions)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         if prediction is None or len(prediction.replies) != len(item.questions):
             return judging.wrong("missing") if strict else Grade("missing")
         replies = prediction.replies
         if strict:
-            replies = tuple(reply.strip().removesuffix(_END).strip() for reply in replies)
+            replies = tuple(judging.without_end(reply) for reply in replies)
             if not all(replies):
                 return judging.wrong("empty")
         said = {"aspect": _CALLED[aspect], "answer": item.answer, **_shown(item.questions, replies)}
@@ -105,7 +105,7 @@ class VideoChatGpt:
         return judging.call(f"score_system_{aspect}", user, self.prompts, **said)
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - the reply says all
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         if protocol == "strict":
             said = judge_replies.strict_score(reply)
             if said.fault or said.score is None:
@@ -120,7 +120,7 @@ class VideoChatGpt:
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """The score of each aspect, and the plain mean of the five where all five are asked for."""
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         points = _POINTS.get(protocol, judging.points)
         digits = None if protocol in ("strict", "lmms_eval") else ALL_DIGITS
         asked = [aspect for aspect in _ALL if any(one.aspect == aspect for one in graded)]
@@ -132,17 +132,13 @@ class VideoChatGpt:
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
         """One file of each kind: the annotation's records with "pred", or "pred1" and "pred2"."""
-        folder.mkdir(parents=True, exist_ok=True)
         rows: dict[str, list[dict[str, Any]]] = {}
         for item in items:
             if item.id in predictions:
                 kind, replies = item.id.partition("/")[0], predictions[item.id].replies
                 keys = ("pred",) if len(replies) == 1 else ("pred1", "pred2")
                 rows.setdefault(kind, []).append({**item.source, **dict(zip(keys, replies, strict=True))})
-        paths = [folder / f"{kind}_qa.json" for kind in rows]
-        for path, each in zip(paths, rows.values(), strict=True):
-            write_rows(path, each)
-        return paths
+        return [path for kind, each in rows.items() for path in write_rows(folder / f"{kind}_qa.json", each)]
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """Records as `write` writes them, as lists or JSON lines. A record is the next of its video and questions."""

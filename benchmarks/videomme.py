@@ -9,33 +9,25 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks import choices
-from benchmarks.files import json_of_file
+from benchmarks.benchmark import ByRules, check_protocol
+from benchmarks.files import one_file, write_json
 from benchmarks.grades import Grade, Graded
-from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown
+from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
 from benchmarks.multiple_choice import (
-    ByRules,
-    RowError,
     accuracies,
-    check_protocol,
-    item_rows,
     letter_grade,
     lettered,
-    one_file,
     options_at,
-    prediction_rows,
     reply_of,
     strict_grade,
-    text_at,
     without_letters,
-    write_json,
 )
-from storage.errors import FormatError
+from benchmarks.rows import Broken, ItemRows, PredictionRows, Row, RowError, rows_of_file, text_of
 
 INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video. "
@@ -117,10 +109,7 @@ class VideoMme(ByRules):
         Raises:
             FormatError: the file cannot be read at all, or is no list.
         """
-        path = one_file(files, self.name)
-        return item_rows(
-            (where, row if isinstance(row, Fault) else partial(_item, row)) for where, row in _questions(path)
-        )
+        return ItemRows().read(_questions(one_file(self.name, files)), _item)
 
     def ask(self, item: Item, shown: Shown) -> tuple[Request, ...]:
         """The README's prompt: subtitles (where given), instruction, question and options, "The best answer is:"."""
@@ -131,7 +120,7 @@ class VideoMme(ByRules):
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade:
         """The grade by rules. "official": a reply without a letter has no verdict and leaves the denominator."""
         del aspect
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if protocol == "strict":
             return strict_grade(item, prediction)
         letter_in, unread = _SCORERS[protocol]
@@ -146,7 +135,7 @@ class VideoMme(ByRules):
         Raises:
             ValueError: "official" without `skip_missing`, and a duration has not its 300 videos.
         """
-        check_protocol(self.name, self.protocols, protocol)
+        check_protocol(self, protocol)
         if protocol == "official" and not self.skip_missing:
             _check_videos(graded)
         return accuracies(graded, _groups, _place, **_PRINTED[protocol])
@@ -158,7 +147,7 @@ class VideoMme(ByRules):
         videos: dict[str, list[Item]] = defaultdict(list)
         for item in items:
             videos[item.video].append(item)
-        return write_json(folder, "videomme.json", [_video_row(of, predictions) for of in videos.values()])
+        return write_json(folder / "videomme.json", [_video_row(of, predictions) for of in videos.values()])
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
         """The responses of files in any form that `read` takes.
@@ -166,55 +155,46 @@ class VideoMme(ByRules):
         Raises:
             FormatError: a file cannot be read at all, or is no list.
         """
-        rows = chain.from_iterable(_questions(path) for path in files)
-        return prediction_rows(
-            ((where, *_response(row)) if isinstance(row, dict) else (where, "", row) for where, row in rows), items
-        )
+        found = PredictionRows(items)
+        for path in files:
+            for where, row in found.objects(_questions(path)):
+                found.read(where, text_of(row, "question_id"), partial(_response, row))
+        return found.predictions
 
 
 def right_letter(item: Item) -> str:
     """The letter of the right option as the file gives it; of options with one text it may be the second."""
-    given = text_at(item.source, "answer").strip()
+    given = text_of(item.source, "answer").strip()
     return given if given in lettered(item.options) else choices.LETTERS[item.right]
 
 
-def _questions(path: Path) -> Iterator[tuple[str, dict[str, Any] | Fault]]:
-    """Each question of a file with the keys of its video, and where it stands; rows that are none as faults."""
-    rows = json_of_file(path)
-    if not isinstance(rows, list):
-        raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of videos or of questions.")
-    for number, row in enumerate(rows, start=1):
-        where = f"{path.name} row {number}"
-        if not isinstance(row, dict):
-            yield where, Fault("malformed", where, f"is no JSON object but {row!r:.60}.")
-        elif "questions" not in row:
+def _questions(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each question of a file with the keys of its video, and where it stands; rows that are none as they are."""
+    for where, row in rows_of_file(path, "videos or of questions"):
+        if not isinstance(row, dict) or "questions" not in row:
             yield where, row
         elif not isinstance(row["questions"], list) or not row["questions"]:
-            yield where, Fault("malformed", where, "has no list of questions.")
+            yield where, Broken("has no list of questions.")
         else:
             yield from _of_video(row, where)
 
 
-def _of_video(row: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any] | Fault]]:
+def _of_video(row: Row, where: str) -> Iterator[tuple[str, Any]]:
     video = {key: value for key, value in row.items() if key != "questions"}
     for number, question in enumerate(row["questions"], start=1):
-        place = f"{where} question {number}"
-        if isinstance(question, dict):
-            yield place, {**video, **question}
-        else:
-            yield place, Fault("malformed", place, f"is no JSON object but {question!r:.60}.")
+        yield f"{where} question {number}", {**video, **question} if isinstance(question, dict) else question
 
 
-def _item(row: dict[str, Any]) -> Item:
-    id, question = text_at(row, "question_id"), text_at(row, "question")
+def _item(row: Row) -> Item:
+    id, question = text_of(row, "question_id"), text_of(row, "question")
     if not id or not question:
         raise RowError("malformed", f"has no {'question' if id else 'question_id'}.")
     # The dataset's rows name the file `videoID` and number the video `video_id`.
-    video = text_at(row, "video", "videoID", "video_id")
+    video = text_of(row, "video", "videoID", "video_id")
     if not video:
         raise RowError("no video", f"{id!r} names no video.")
     options = without_letters(options_at(row, "options", "choices"))
-    groups = {key: text_at(row, *names) for key, names in VIDEO_KEYS.items()} | {"task_type": text_at(row, "task_type")}
+    groups = {key: text_of(row, *names) for key, names in VIDEO_KEYS.items()} | {"task_type": text_of(row, "task_type")}
     return Item(
         id=id,
         video=video,
@@ -226,8 +206,8 @@ def _item(row: dict[str, Any]) -> Item:
     )
 
 
-def _answer(row: dict[str, Any], id: str, options: tuple[str, ...]) -> str:
-    answer = text_at(row, "answer").strip()
+def _answer(row: Row, id: str, options: tuple[str, ...]) -> str:
+    answer = text_of(row, "answer").strip()
     if not answer:
         raise RowError("no answer", f"{id!r} has no answer to score against.")
     texts = lettered(options)
@@ -274,7 +254,7 @@ def _check_videos(graded: Sequence[Graded]) -> None:
             )
 
 
-def _video_row(items: Sequence[Item], predictions: Mapping[str, Prediction]) -> dict[str, Any]:
+def _video_row(items: Sequence[Item], predictions: Mapping[str, Prediction]) -> Row:
     source = items[0].source
     row = {key: source[key] for key in ("video_id", "videoID", "video", "url") if key in source}
     row.setdefault("video_id", items[0].video)
@@ -285,7 +265,7 @@ def _video_row(items: Sequence[Item], predictions: Mapping[str, Prediction]) -> 
     return row
 
 
-def _question_row(item: Item, prediction: Prediction | None) -> dict[str, Any]:
+def _question_row(item: Item, prediction: Prediction | None) -> Row:
     return {
         "question_id": item.id,
         "task_type": item.groups.get("task_type", ""),
@@ -297,13 +277,10 @@ def _question_row(item: Item, prediction: Prediction | None) -> dict[str, Any]:
     }
 
 
-def _response(row: dict[str, Any]) -> tuple[str, Callable[[Item], Prediction | None]]:
-    def read(item: Item) -> Prediction | None:
-        reply = row.get("response")
-        if row.get("missing") is True or reply is None:
-            return None
-        if not isinstance(reply, str):
-            raise RowError("malformed", f"the response to {item.id!r} is no text but {reply!r:.60}.")
-        return Prediction((reply,))
-
-    return text_at(row, "question_id"), read
+def _response(row: Row, item: Item) -> Prediction | None:
+    reply = row.get("response")
+    if row.get("missing") is True or reply is None:
+        return None
+    if not isinstance(reply, str):
+        raise RowError("malformed", f"the response to {item.id!r} is no text but {reply!r:.60}.")
+    return Prediction((reply,))

@@ -11,8 +11,9 @@ reply differently:
     can be read, and has no verdict.
 "vlm_rlaif" shows the judge the question as VLM-RLAIF stores it, with "<image>\\n" in front; a "</s>" that ends a
     prediction in its files is shown too. A reply that lacks a key is left out.
-"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; what is not "yes" is a
-    no. Where it would stop, "no verdict". It asks in a way of its own: see `question`.
+"lmms_eval" (ActivityNet-QA alone; lmms-eval has no task for the others) reads the first {...}; a 'pred' with neither
+    "yes" nor "no" in it counts in the mean alone. Where it would stop, "no verdict". It asks in a way of its own: see
+    `question`.
 "llava_hound" cuts predictions to 256 words, takes the first digits behind 'score', and looks for "yes" and then "no"
     in the whole reply; each number leaves out the replies that it finds nothing in.
 "strict" shows the prediction without "</s>", reads the reply rightly (benchmarks.judge_replies.strict_qa) and counts
@@ -30,12 +31,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from benchmarks import judge_replies, judging
+from benchmarks.benchmark import check_protocol
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import ALL_DIGITS, Metric
 from benchmarks.qa_files import IMAGE, read_qa, read_qa_predictions, write_qa
 
-END = "</s>"
 _ONE_WORD = " Answer the question using a single word or phrase."
 
 
@@ -76,13 +77,13 @@ class ZeroShotQa:
         return (Request(question if self.question == "plain" else question.capitalize() + "?" + _ONE_WORD),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade | Call:  # noqa: ARG002
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         if prediction is None or not prediction.replies:
             return judging.wrong("missing") if strict else Grade("missing")
         question, reply = item.questions[0], prediction.replies[0]
         if strict:
-            reply = reply.strip().removesuffix(END).strip()
+            reply = judging.without_end(reply)
             if not reply:
                 return judging.wrong("empty")
         if protocol == "vlm_rlaif":
@@ -93,12 +94,12 @@ class ZeroShotQa:
         return judging.call("qa_system", "qa_user", self.prompts, **said)
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:  # noqa: ARG002 - the reply says all
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         return _READERS[protocol](reply)
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy and mean score, over all items and by group; the scripts print the first two."""
-        judging.check_protocol(protocol, self.protocols, self.name)
+        check_protocol(self, protocol)
         strict = protocol == "strict"
         right = judging.strict_verdict if strict else judging.verdict
         points = judging.strict_points if strict else judging.points
@@ -140,7 +141,8 @@ def _lmms_eval(reply: str) -> Grade:
     read = judge_replies.lmms_activitynet(reply)
     if read is None:
         return Grade("no verdict", judged=True)
-    return Grade("ok", read[0] == "yes", judging.as_points(read[1]), read[0], judged=True)
+    correct = {"yes": True, "no": False}.get(read[0])
+    return Grade("ok", correct, judging.as_points(read[1]), read[0], judged=True)
 
 
 def _llava_hound(reply: str) -> Grade:

@@ -14,6 +14,8 @@ from urllib.parse import quote
 from uuid import UUID
 
 from flows.environment import REPORTS_URL
+from tasks.evaluation.conditions import OVERALL
+from tasks.evaluation.entries import Entry
 from tasks.progress import SHOWN_AFTER_S, Bar, Progress
 from tasks.stage import StageResult
 
@@ -154,6 +156,29 @@ def show_report(run: str, page: Path, summary: Mapping[str, Any]) -> None:
         f"| {name} | " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for name, row in scores.items()
     ]
     create_markdown_artifact("\n".join(lines), key("scores", run), f"Scores of {run}")  # type: ignore[unused-coroutine]
+
+
+def show_scores(run: str, entries: Sequence[Entry]) -> None:
+    """A table of an evaluation's overall numbers, one row a number."""
+    from prefect.artifacts import create_table_artifact
+
+    rows = [
+        {
+            "benchmark": entry.benchmark,
+            "checkpoint": entry.checkpoint,
+            "protocol": entry.protocol,
+            "judge": entry.judge,
+            "metric": entry.metric,
+            "value": _cell(entry.value),
+            "95 %": "" if entry.low is None else f"{_cell(entry.low)} to {_cell(entry.high)}",
+            "n": entry.n,
+            "left out": entry.left_out,
+        }
+        for entry in entries
+        if entry.group == OVERALL
+    ]
+    if rows:
+        create_table_artifact(rows, key("evaluation", run), f"Scores of {run}.")  # type: ignore[unused-coroutine]
 
 
 def _address(page: Path) -> str:

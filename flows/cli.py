@@ -16,12 +16,15 @@ from flows import environment
 from flows.adapter_commands import merge, push
 from flows.convert_command import convert
 from flows.doctor_command import doctor
+from flows.evaluate_command import evaluate
 from flows.export_command import export
 from flows.gc_command import gc
 from flows.import_command import import_file
 from flows.judge_command import judge
 from flows.lake_option import NEWEST, LakeArgument, S3Block, command, having, newest, open_lake
 from flows.plan_command import plan
+from flows.results_command import results
+from flows.score_command import compare, score
 
 if TYPE_CHECKING:
     from flows.parameters import Parameters
@@ -130,6 +133,9 @@ app.command()(push)
 app.command()(export)
 app.command("import")(import_file)
 app.command()(judge)
+app.command()(score)
+app.command()(compare)
+app.command()(results)
 
 
 @app.command()
@@ -144,6 +150,9 @@ def relabel(
     for arm, counts in moved.items():
         out.print(f"{arm}: {', '.join(f'{pairs} {label}' for label, pairs in counts.items())}", soft_wrap=True)
     out.print(f"Moved labels: {page}", soft_wrap=True)
+
+
+app.command()(evaluate)
 
 
 @app.command()

@@ -5,7 +5,7 @@ import os
 
 # Where `make up` serves the folder runs.
 REPORTS_URL = "RLAIF_REPORTS_URL"
-ROOMS = ("flows", "tasks", "models", "storage")
+ROOMS = ("flows", "tasks", "models", "benchmarks", "storage")
 SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

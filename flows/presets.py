@@ -6,16 +6,19 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from flows.evaluation_parameters import Evaluation
 from flows.parameters import Parameters
 from tasks.pages import map_texts, without_places
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "deployments" / "presets"
+EVALUATIONS = PROJECT / "deployments" / "evaluations"
+Values = TypeVar("Values", bound=BaseModel)
 
 
 class PresetError(ValueError):
@@ -33,14 +36,26 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Parameters:
     Raises:
         PresetError: the preset is missing or no YAML, a key is unknown, or a value is refused.
     """
-    path = found("preset", preset, FOLDER)
+    return _load(found("preset", preset, FOLDER), overrides, Parameters)
+
+
+def load_evaluation(preset: str, overrides: Sequence[str] = ()) -> Evaluation:
+    """The parameters of an evaluation: as `load`, of a preset in deployments/evaluations.
+
+    Raises:
+        PresetError: the preset is missing or no YAML, a key is unknown, or a value is refused.
+    """
+    return _load(found("evaluation", preset, EVALUATIONS), overrides, Evaluation)
+
+
+def _load(path: Path, overrides: Sequence[str], kind: type[Values]) -> Values:
     values = sections(path)
     for override in overrides:
         _apply(values, override)
     try:
-        return Parameters.model_validate(_interpolate(values))
+        return kind.model_validate(_interpolate(values))
     except ValidationError as error:
-        raise PresetError(f"Preset {path}:\n" + "\n".join(complaints(error, Parameters))) from error
+        raise PresetError(f"Preset {path}:\n" + "\n".join(complaints(error, kind))) from error
 
 
 def command(parameters: Parameters) -> str:

@@ -1,6 +1,7 @@
 """The flow `rlaif`: videos and questions in, a tuned policy and its report out (https://arxiv.org/abs/2402.03746)."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import show_report
+from flows.artifacts import show_report, show_scores
+from flows.evaluation import How, Model, Scored, scoring, write_results
 from flows.hooks import log_cancelled, log_failed
 from flows.material import critic_base, material
 from flows.parameters import Arms, DataConfig, ModelsConfig, Parameters, RunConfig
@@ -22,8 +24,11 @@ from tasks.benchmark import BenchmarkConfig, benchmark
 from tasks.candidates import CandidatesConfig, candidates
 from tasks.captions import CaptionsConfig
 from tasks.dpo import SelfDpoConfig
+from tasks.evaluation.entries import read_scores
+from tasks.evaluation.sections import EvaluationConfig, check_places, endpoints_of
 from tasks.frames import FramesConfig
 from tasks.group_policy import GrpoConfig
+from tasks.model_ref import ModelRef
 from tasks.policy import PpoConfig
 from tasks.preferences import JudgesConfig, preferences
 from tasks.report import SUMMARY, ReportConfig, report
@@ -62,6 +67,7 @@ def rlaif(
     agreement: AgreementConfig = DEFAULT.agreement,
     audit: AuditConfig = DEFAULT.audit,
     benchmark: BenchmarkConfig = DEFAULT.benchmark,
+    evaluate: EvaluationConfig | None = DEFAULT.evaluate,
     report: ReportConfig = DEFAULT.report,
     arms: Arms = DEFAULT.arms,
 ) -> dict[str, Any]:
@@ -84,19 +90,52 @@ def rlaif(
         agreement: The judge against ground truth.
         audit: What is wrong with the labels, and when that stops the run.
         benchmark: The scores on held-out questions.
+        evaluate: Benchmarks on which the models are scored at the end; empty: none.
         report: The page at the end.
         arms: Ways to label and to learn from it; each has its own preferences and policy.
     """
     parameters = Parameters.model_validate(dict(locals()))
-    with opened("rlaif", run, data.prepare, preferences.endpoints.values()) as step:
-        graph = figure(step, parameters)
-        page = write_report(step, parameters, graph, step.results())
+    asked = [
+        *preferences.endpoints.values(),
+        *(endpoints_of(evaluate.benchmarks, evaluate.grading) if evaluate else []),
+    ]
+    with opened("rlaif", run, data.prepare, asked) as step:
+        if evaluate:
+            check_places(evaluate.benchmarks)
+        graph, tuned = tuning(step, parameters)
+        evaluated = evaluation(step, parameters, tuned) if evaluate else []
+        done = step.results()
+        if evaluated:
+            show_scores(run.name, read_scores(write_results(step, evaluated, run.results)).entries)
+        page = write_report(step, parameters, graph, done)
         scores = {label: scored.result().key for label, scored in graph.scores.items()}
     return {"report": str(page), "lake": run.lake_root, "scores": scores}
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What a run has models of: by name, what they are shown, and the labeler."""
+
+    models: dict[str, Model]
+    sampled: Pending
+    labeler: ModelRef
+
+
 def figure(step: Steps, p: Parameters) -> Graph[Pending]:
-    """The graph. A stage begins as soon as the results that it is handed are there."""
+    """The graph up to the scores on held-out questions."""
+    return tuning(step, p)[0]
+
+
+def evaluation(step: Steps, p: Parameters, tuned: Tuned) -> list[Scored]:
+    """The models on the benchmarks of the section `evaluate`."""
+    assert p.evaluate is not None
+    how = How(p.evaluate.benchmarks, p.frames, p.visual_tokens, p.evaluate.answers, p.evaluate.grading, tuned.labeler)
+    # The benchmarks' videos may be the run's own, whose frames are then kept already.
+    return scoring(step, how, tuned.models, after=[tuned.sampled])
+
+
+def tuning(step: Steps, p: Parameters) -> tuple[Graph[Pending], Tuned]:
+    """The graph, and the models in it. A stage begins as soon as the results that it is handed are there."""
     shown = material(step, p)
     base, asked, seen = shown.base, shown.asked, shown.seen
     supervised = step(sft, p.sft, asked, seen, base)
@@ -110,10 +149,10 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
         blind[twin.name] = step(preferences, way, answered, *shown.judge(way, start), twin.name, label=twin.name)
     arms = {arm.name: taught(step, p, arm, shown, answered, start, critic, blind) for arm in p.arms}
 
-    tuned = {name: Trained(base, merged=supervised, adapter=arm.learned) for name, arm in arms.items()}
+    models: dict[str, Model] = {"base": base, "sft": start}
+    models |= {name: Trained(base, merged=supervised, adapter=arm.learned) for name, arm in arms.items()}
     scored = {
-        name: step(benchmark, p.benchmark, asked, seen, name, model, label=name)
-        for name, model in {"base": base, "sft": start, **tuned}.items()
+        name: step(benchmark, p.benchmark, asked, seen, name, model, label=name) for name, model in models.items()
     }
     audited = {what: each for arm in arms.values() for what, each in arm.audited.items()}
     agreed = None
@@ -130,7 +169,8 @@ def figure(step: Steps, p: Parameters) -> Graph[Pending]:
     learned = {name: arm.learned for name, arm in arms.items()}
     rewarded = {name: each for arm in arms.values() for name, each in arm.rewarded.items()}
     segments = {name: arm.segments for name, arm in arms.items() if arm.segments}
-    return Graph(supervised, judged, rewarded, learned, scored, agreed, audited, segments)
+    graph = Graph(supervised, judged, rewarded, learned, scored, agreed, audited, segments)
+    return graph, Tuned(models, shown.sampled, shown.labeler)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -39,9 +39,13 @@ class Sketch:
 
 
 def named_folder(folder: Path, name: str, model_type: str) -> str:
-    """A folder that stands for a model while the graph is sketched: its files are empty, its content is the name."""
+    """A folder that stands for a model while the graph is sketched: its files hold nothing, its content is the name."""
+    from safetensors.numpy import save_file
+
     folder.mkdir()
-    for file in ("model.safetensors", "processor_config.json", "tokenizer.json", "chat_template.jinja"):
+    save_file({}, folder / "model.safetensors")
+    (folder / "processor_config.json").write_text("{}")
+    for file in ("tokenizer.json", "chat_template.jinja"):
         (folder / file).touch()
     (folder / "config.json").write_text(json.dumps({"name": name, "model_type": model_type}))
     return str(folder)

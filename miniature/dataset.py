@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from miniature.world import FPS, QUESTIONS, SIZE, Frames, Question, Scene, hallucinate, render, sample_scene
+from storage.formats.json_rows import write_rows
 from storage.formats.vlm_rlaif import Instruction, write_instructions
 
 
@@ -52,7 +53,9 @@ def write(
     hallucination: dict[str, float] | None = None,
     progress: Any = None,
 ) -> None:
-    """Write `folder`/videos/*.mp4 and `folder`/{sft,rl,benchmark}.json.
+    """Write `folder`/videos/*.mp4, `folder`/{sft,rl,benchmark}.json, and benchmark.jsonl with the same questions.
+
+    The last is the form that users write a benchmark of their own in (benchmarks.custom).
 
     Args:
         folder: where to; made when it is not there.
@@ -79,6 +82,9 @@ def write(
         bar.finish()
     for split in splits:
         write_instructions(folder / f"{split.name}.json", _instructions(split))
+    columns = ("id", "video", "question", "answer", "kind")
+    asked = [{column: getattr(row, column) for column in columns} for row in _instructions(splits[-1])]
+    write_rows(folder / "benchmark.jsonl", asked)
 
 
 def _split(name: str, count: int, errs: Hallucination, rng: np.random.Generator) -> _Split:

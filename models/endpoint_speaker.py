@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from models.endpoint import CallRefusedError, Endpoint, EndpointError, Message
 from models.endpoint_judge import Pictures, message_of
@@ -24,30 +24,41 @@ class EndpointSpeaker:
 
     def reply(self, texts: Sequence[str], frames: Sequence[Pictures], seed: int) -> list[Reply]:  # noqa: ARG002 - it draws
         """One reply a text, in order. `frames`: the JPEG files that go with each. Raises EndpointError."""
-        return self._runner.run(self._all(texts, frames))
+
+        def message(text: str, shown: Pictures) -> Callable[[], list[Message]]:
+            return lambda: [{"role": "user", "content": message_of(shown, text)}]
+
+        asked = [message(text, shown) for text, shown in zip(texts, frames, strict=True)]
+        return self._runner.run(self._all(asked, 0))
+
+    def chat(self, conversations: Sequence[list[Message]], again: int = 0) -> list[Reply]:
+        """One reply a conversation, in order. `again`: how often it was asked before. Raises EndpointError."""
+
+        def said(messages: list[Message]) -> Callable[[], list[Message]]:
+            return lambda: messages
+
+        return self._runner.run(self._all([said(each) for each in conversations], again))
 
     def close(self) -> None:
         """Closes the connections."""
         self._runner.run(self._endpoint.close())
         self._runner.close()
 
-    async def _all(self, texts: Sequence[str], frames: Sequence[Pictures]) -> list[Reply]:
-        asked = [self._one(text, shown) for text, shown in zip(texts, frames, strict=True)]
+    async def _all(self, asked: Sequence[Callable[[], list[Message]]], again: int) -> list[Reply]:
         # Calls under way are paid for: they come to their end, and into the ledger, before a failure is raised.
-        ended = await asyncio.gather(*asked, return_exceptions=True)
+        ended = await asyncio.gather(*(self._one(each, again) for each in asked), return_exceptions=True)
         failures = [each for each in ended if isinstance(each, BaseException)]
         for failure in sorted(failures, key=lambda each: not isinstance(each, EndpointError)):
             raise failure
         return [each for each in ended if isinstance(each, Reply)]
 
-    async def _one(self, text: str, frames: Pictures) -> Reply:
+    async def _one(self, asked: Callable[[], list[Message]], again: int) -> Reply:
         async with self._in_memory:
-            messages: list[Message] = [{"role": "user", "content": message_of(frames, text)}]
             try:
-                answer = await self._endpoint.ask(messages, attempt=self._attempt)
+                answer = await self._endpoint.ask(asked(), again, self._attempt)
             except CallRefusedError as error:
                 return Reply("", str(error))
         fault = answer.fault or (
             f"the reply was cut at {self._endpoint.settings.max_tokens} tokens" if answer.cut else None
         )
-        return Reply(self._endpoint.cleaned(answer.text), fault and self._endpoint.hidden(fault))
+        return Reply(self._endpoint.cleaned(answer.text), fault and self._endpoint.hidden(fault), answer.cost)

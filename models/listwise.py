@@ -20,10 +20,11 @@ from models.video_lm import VideoLM
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said. `fault`: why nothing can be read from it, whatever it says."""
+    """What a model said. `fault`: why nothing can be read from it, whatever it says; `cost`: what an endpoint took."""
 
     text: str
     fault: str | None = None
+    cost: float = 0.0
 
 
 class Speaker(Protocol):

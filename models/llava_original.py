@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.adapters import check_shapes
 from models.settings import RewardForm
 from models.templates import shipped
 
@@ -36,6 +37,7 @@ _RENAMED = (
     (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
     (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
 )
+_TABLES = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 _TOWER = "model.vision_tower."
 _COMPUTED = "rotary_emb.inv_freq"  # Saved beside the weights by the transformers of that time; follows from the config.
 _TEXT = (
@@ -65,7 +67,7 @@ def convert_checkpoint(source: Path, tower: str | None, target: Path) -> None:
     """
     import transformers as t
 
-    given = json.loads(_needed(source / "config.json", "is no checkpoint folder").read_text())
+    given = _read(source / "config.json", "is no checkpoint folder")
     kind = given.get("mm_projector_type", "linear")
     if kind != "mlp2x_gelu":
         raise ValueError(
@@ -74,10 +76,16 @@ def convert_checkpoint(source: Path, tower: str | None, target: Path) -> None:
         )
     vision, images = _tower(tower or given.get("mm_vision_tower"), source)
     tokenizer = _tokenizer(source)
+    if lacking := sorted({"vocab_size", "hidden_size", "num_hidden_layers"} - given.keys()):
+        raise ValueError(f"{source / 'config.json'} does not say {', '.join(lacking)}: it is no LLaVA's.")
     config = _config(given, vision.config, tokenizer)
     state = {name: value for name, value in _renamed(source) if not name.startswith(_TOWER)}
+    if not state:
+        raise ValueError(f"{source} holds no weights (pytorch_model*.bin or model*.safetensors). Download it again.")
+    if config.tie_word_embeddings and _TABLES[0] in state:
+        state.setdefault(_TABLES[1], state[_TABLES[0]])
     state |= {f"{_TOWER}{name}": value for name, value in vision.state_dict().items()}
-    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+    for name in state.keys() & {*_TABLES}:
         state[name] = _longer(state[name], config.text_config.vocab_size)
     with torch.device("meta"):
         model = t.LlavaForConditionalGeneration(config)
@@ -107,17 +115,26 @@ def convert_adapter(source: Path, base: Path, target: Path) -> None:
         target: folder to write; it must not be there.
 
     Raises:
-        ValueError: the folder holds no adapter, or weights that are not of the language model.
+        ValueError: the folder holds no adapter, weights that are not of the language model, or such as do not fit the
+            base; or the base is no converted checkpoint.
     """
     from safetensors.torch import save_file
+    from transformers import LlavaForConditionalGeneration
 
-    config = json.loads(_needed(source / "adapter_config.json", "holds no adapter").read_text())
+    core = _base(base)
+    config = _read(source / "adapter_config.json", "holds no adapter")
     weights: dict[str, Tensor] = {}
     for name, value in _tensors(source, "adapter_model"):
         inner = re.sub(r"^base_model\.model\.model\.layers\.", "base_model.model.model.language_model.layers.", name)
         if "language_model" not in inner:
             raise ValueError(f"{source} adapts {name}, no layer of the language model; it cannot be converted.")
         weights[inner] = value.contiguous()
+    if not weights:
+        raise ValueError(f"{source} holds no weights (adapter_model.bin or .safetensors). Download it again.")
+    check_shapes(source, {name: value.shape for name, value in weights.items()}, core)
+    near = (source, *source.absolute().parents[:2])  # It stands beside the folder of the adapter's folder.
+    head = next((folder / "reward_head" for folder in near if (folder / "reward_head").is_file()), None)
+    row = None if head is None else _head(head, core.config.get_text_config().hidden_size)
     modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in weights})
     target.mkdir(parents=True)
     save_file(weights, target / "adapter_model.safetensors")
@@ -126,12 +143,14 @@ def convert_adapter(source: Path, base: Path, target: Path) -> None:
         # Names alone would match layers of the vision tower too.
         "target_modules": rf".*language_model.*\.({'|'.join(modules)})",
         "task_type": None,
+        "auto_mapping": {
+            "base_model_class": LlavaForConditionalGeneration.__name__,
+            "parent_library": LlavaForConditionalGeneration.__module__,
+        },
     }
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-    near = (source, *source.absolute().parents[:2])  # It stands beside the folder of the adapter's folder.
-    head = next((folder / "reward_head" for folder in near if (folder / "reward_head").is_file()), None)
-    if head is not None:
-        save_file(_head(head), target / "reward_head.safetensors")
+    if row is not None:
+        save_file(row, target / "reward_head.safetensors")
         form = RewardForm(kind="head", prompt=shipped("reward"))
         (target / "reward_form.json").write_text(json.dumps(vars(form), sort_keys=True))
 
@@ -142,14 +161,35 @@ def adapter_folder(source: Path) -> Path | None:
     return next((place for place in places if (place / "adapter_config.json").is_file()), None)
 
 
-def _needed(path: Path, what: str) -> Path:
+def _read(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a JSON file; `what` the folder is where it is missing."""
     if not path.is_file():
         raise ValueError(f"{path.parent} {what}: {path.name} is missing. Give the folder that was downloaded.")
-    return path
+    try:
+        fields = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}. Download it again.") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} does not name its settings. Download it again.")
+    return fields
+
+
+def _base(folder: Path) -> Any:
+    """A converted checkpoint without its weights."""
+    from transformers import AutoConfig, LlavaForConditionalGeneration
+
+    kind = _read(folder / "config.json", "is no base to stand on").get("model_type")
+    if kind != "llava":
+        raise ValueError(
+            f"The base {folder} is a {kind!r}, no converted LLaVA: convert it first, and give that folder."
+        )
+    with torch.device("meta"):
+        return LlavaForConditionalGeneration(AutoConfig.from_pretrained(folder))
 
 
 def _tower(name: str | None, source: Path) -> tuple[Any, Any]:
     """The vision tower and its image processor. OpenAI's own are pickled too: read as tensors alone, as all here."""
+    from safetensors import SafetensorError
     from transformers import CLIPImageProcessor, CLIPVisionModel
 
     if name is None:
@@ -157,7 +197,7 @@ def _tower(name: str | None, source: Path) -> tuple[Any, Any]:
     try:
         tower, told = CLIPVisionModel.from_pretrained(name, weights_only=True, output_loading_info=True)
         images = CLIPImageProcessor.from_pretrained(name)
-    except (OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(f"The vision tower {name!r} does not load: {error}. Give --vision-tower FOLDER.") from error
     if lacking := sorted(told["missing_keys"]):
         raise ValueError(
@@ -220,10 +260,18 @@ def _new_name(name: str) -> str:
 
 def _tensors(folder: Path, stem: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors by name in `stem`.safetensors or .bin, in one file or in shards."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for path in sorted(folder.glob(f"{stem}*.safetensors")):
-        yield from load_file(path).items()
+        try:
+            loaded = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is cut off, or only points at the weights as git without LFS leaves it ({error}). Download it "
+                "again."
+            ) from error
+        yield from loaded.items()
     for path in sorted(folder.glob(f"{stem}*.bin")):
         yield from _unpickled(path).items()
 
@@ -250,8 +298,10 @@ def _fill(model: Any, state: Mapping[str, Tensor], source: Path) -> None:
     model.load_state_dict(state, assign=True)
 
 
-def _head(path: Path) -> dict[str, Tensor]:
-    """Weight [1, D] and bias [1] of the reward head, float32."""
+def _head(path: Path, width: int) -> dict[str, Tensor]:
+    """Weight [1, D] and bias [1] of the reward head, float32, for hidden states of `width` D."""
     saved = {name.rpartition(".")[2]: value.float() for name, value in _unpickled(path).items()}
+    if "weight" not in saved or saved["weight"].numel() != width:
+        raise ValueError(f"{path} holds no row of {width} weights, the width of its base. Give the base it stands on.")
     weight = saved["weight"].reshape(1, -1)
     return {"weight": weight, "bias": saved.get("bias", torch.zeros(1)).reshape(1)}

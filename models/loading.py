@@ -5,17 +5,31 @@ transformers fills in weights that a checkpoint lacks with random ones and goes 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 
 from models.families import Family, family_of
 from models.quantization import Quantization, load_arguments
+from models.shape import PROCESSORS
 
 SAFE = (
     "Only safetensors are read: a .bin file is a pickle and may run code. For a checkpoint of the original LLaVA "
     "layout there is `rlaif convert`; otherwise load it once in a place of its own and save it with save_pretrained."
 )
+
+FILES = "Take the processor's and the tokenizer's files of the model that this one was made of."
+
+# What a processor says of its patches, and what a tower does.
+SIZES = {
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
+
+# Weights in the language model's layers; what follows from the configuration was saved beside them once.
+LAYERS = re.compile(r"\.(language|text)_model\.layers\.\d+\.(?!.*inv_freq$)")
 
 OWN = (
     "Take the chat_template.jinja of the model that this one was made of, whose messages are lists of "
@@ -30,7 +44,8 @@ def load_checkpoint(
 
     Raises:
         ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
-            template, has a template that shows no video, or needs code of its own; or this machine cannot quantise it.
+            template, has a template that shows no video or a processor of another model, or needs code of its own; or
+            this machine cannot quantise it.
     """
     more = load_arguments(quantization, device, dtype)
     config = _config(name, revision)
@@ -38,6 +53,7 @@ def load_checkpoint(
     family.check(config)
     places = family.places(config)
     processor = _processor(name, revision)  # Before the weights, which take minutes.
+    _check_processor(name, config, processor)
     known = len(processor.tokenizer)
     if max(places) >= known:
         raise ValueError(
@@ -69,6 +85,7 @@ def _config(name: str, revision: str | None) -> Any:
 
 
 def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -82,6 +99,11 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         )
     except OSError as error:
         raise ValueError(f"The weights of {name!r} do not load: {error}. {SAFE}") from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name!r} are cut off, or only point at the weights as git without LFS leaves them "
+            f"({error}). Download it again."
+        ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -95,6 +117,12 @@ def _model(name: str, revision: str | None, how: dict[str, Any]) -> Any:
         raise ValueError(
             f"The checkpoint {name!r} lacks {len(lacking)} of its model's weights, such as {lacking[0]}. "
             "Download it again, or take one that is whole."
+        )
+    if more := sorted(name for name in told["unexpected_keys"] if LAYERS.search(name)):
+        raise ValueError(
+            f"The checkpoint {name!r} has {len(more)} weights in its language model's layers that its config.json does "
+            f"not know, such as {more[0]}: the model would be a part of what was trained. Take the config.json that "
+            "was saved with the weights."
         )
     return model
 
@@ -133,6 +161,24 @@ def _processor(name: str, revision: str | None) -> Any:
     if processor.tokenizer.pad_token_id is None:  # Padding is masked: any token will do.
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def _check_processor(name: str, config: Any, processor: Any) -> None:
+    """Refuse the processor of another family or model, which would fail at the first video."""
+    known = PROCESSORS[config.model_type]
+    if not {each.__name__ for each in type(processor).__mro__} & {*known}:
+        raise ValueError(
+            f"The processor of {name!r} is a {type(processor).__name__}, and a model of type {config.model_type!r} has "
+            f"a {' or '.join(known)}. {FILES}"
+        )
+    seen = getattr(processor, "video_processor", None) or processor.image_processor
+    for ours, theirs in SIZES.items():
+        made, wanted = getattr(seen, ours, None), getattr(config.vision_config, theirs, None)
+        if None not in (made, wanted) and made != wanted:
+            raise ValueError(
+                f"The processor of {name!r} has {ours} {made}, and its model {theirs} {wanted}: it is of another "
+                f"model. {FILES}"
+            )
 
 
 def _check_template(name: str, family: Family, processor: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,24 @@ class Packed:
         return added.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
+def takes_any_attention(text: Any, window: int) -> bool:
+    """Whether a language model takes an attention mask of its own for every pair of tokens.
+
+    Flash attention takes none. A layer whose attention slides would take it in the place of its own, and see all of a
+    prompt where it is to see its last tokens.
+
+    Args:
+        text: configuration of the language model.
+        window: tokens that it was made for; attention that slides over as many does not slide.
+    """
+    if text._attn_implementation not in ("sdpa", "eager"):
+        return False
+    slides = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None) or ["full_attention" if slides is None else "sliding_attention"]
+    fitting = {"full_attention"} if slides is None or slides < window else {"full_attention", "sliding_attention"}
+    return set(kinds) <= fitting
+
+
 def pack_answers(
     prompts: Sequence[Prompt],
     responses: Sequence[Sequence[int]],
@@ -79,7 +98,12 @@ def pack_answers(
         device: where the tensors are made.
         share: False: a row an answer all the same.
         axes: of a position.
+
+    Raises:
+        ValueError: an answer has no tokens.
     """
+    if not all(map(len, responses)):
+        raise ValueError("An answer without tokens has nothing to compute; each ends with the end token at least.")
     answers: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         answers.setdefault(id(prompt) if share else number, []).append(number)

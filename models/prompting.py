@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from models.sequences import Footage, Prompt
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from models.video_lm import VideoLM
 
 
-def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
+def new_prompt(lm: VideoLM, text: str, shown: Footage | None, system: str | None = None, begin: str = "") -> Prompt:
     """The chat prompt of a question.
 
     Args:
@@ -22,35 +23,41 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None) -> Prompt:
         text: what the user says; the video stands before it.
         shown: the frames to show; None: no video, text alone. Their tokens stay on their device until a pass needs
             them: those of a whole shard would fill a GPU.
+        system: what is said before the user's turn. A chat template without such turns gets it in front of the user's
+            text, on a line of its own.
+        begin: how the answer begins: its first tokens, behind which the model goes on.
 
     Raises:
         ValueError: the text itself holds a token that stands for visual tokens, or the prompt is longer than the
             model's window.
     """
     if shown is None:
-        ids = prompt_ids(lm, text, None, 0)
+        ids = prompt_ids(lm, text, None, 0, system, begin)
         check_window(lm, len(ids), 0)
         return Prompt(tuple(ids.tolist()), torch.empty(0, lm.hidden_size, dtype=lm.core.dtype))
     shown = Footage(shown.tokens.to(lm.core.dtype), shown.grid, shown.seconds)
     visual: Tensor = lm.family.join(lm.core, shown)
-    ids = prompt_ids(lm, text, shown, len(visual))
+    ids = prompt_ids(lm, text, shown, len(visual), system, begin)
     check_window(lm, len(ids), len(visual))
     positions = lm.family.positions(lm.core, ids, shown)
     return Prompt(tuple(ids.tolist()), visual, positions)
 
 
-def prompt_ids(lm: VideoLM, text: str, shown: Footage | None, visual: int) -> Tensor:
-    """The tokens [L] of a question about frames that take `visual` places; of the frames no data is read.
+def prompt_ids(
+    lm: VideoLM, text: str, shown: Footage | None, visual: int, system: str | None = None, begin: str = ""
+) -> Tensor:
+    """The tokens [L] of a question about frames that take `visual` places, as of `new_prompt`.
+
+    Of the frames no data is read.
 
     Raises:
         ValueError: the text itself holds a token that stands for visual tokens.
     """
-    if shown is None:
-        ids = _ids(lm, _chat(lm, text, []))
-    else:
-        chat = _chat(lm, text, [{"type": lm.family.content}])
-        unfolded = lm.family.unfold(lm.processor, shown, visual)
-        ids = _ids(lm, chat.replace(lm.family.placeholder(lm.processor), unfolded))
+    begun = torch.tensor(answer_ids(lm, begin) if begin else [], dtype=torch.long)
+    chat = _chat(lm, text, [] if shown is None else [{"type": lm.family.content}], system)
+    if shown is not None:
+        chat = chat.replace(lm.family.placeholder(lm.processor), lm.family.unfold(lm.processor, shown, visual))
+    ids = torch.cat([_ids(lm, chat), begun])
     places = lm.family.places(lm.core.config)
     if sum(token in places for token in ids.tolist()) != visual:
         marks = lm.tokenizer.convert_ids_to_tokens(sorted(places))
@@ -84,10 +91,12 @@ class Opening(NamedTuple):
     Attributes:
         text: a prompt, with the white space that the chat template writes between it and an answer.
         ids: the tokens of the prompt alone; none where the template writes no space.
+        takes_system: whether the chat template has system turns.
     """
 
     text: str
     ids: list[int]
+    takes_system: bool
 
 
 def opening(lm: VideoLM) -> Opening:
@@ -97,7 +106,8 @@ def opening(lm: VideoLM) -> Opening:
     whole: str = lm.processor.apply_chat_template([*asked, _turn("assistant", "x")], tokenize=False)
     said = whole.removeprefix(before) if whole.startswith(before) else ""
     space = said[: len(said) - len(said.lstrip())]
-    return Opening(before + space, lm.tokenizer(before, add_special_tokens=False)["input_ids"] if space else [])
+    ids = lm.tokenizer(before, add_special_tokens=False)["input_ids"] if space else []
+    return Opening(before + space, ids, _takes_system(lm))
 
 
 def answer_ids(lm: VideoLM, text: str) -> list[int]:
@@ -107,11 +117,21 @@ def answer_ids(lm: VideoLM, text: str) -> list[int]:
     space by itself; so what stands before is read too, and cut off again.
     """
     ids: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
-    before, head = lm.opening
+    before, head = lm.opening.text, lm.opening.ids
     if not head or not text:
         return ids
     whole: list[int] = lm.tokenizer(before + text, add_special_tokens=False)["input_ids"]
     return whole[len(head) :] if whole[: len(head)] == head else ids
+
+
+def continuation_ids(lm: VideoLM, begin: str, text: str) -> list[int]:
+    """The tokens of `text` as an answer goes on with it behind `begin`, without the end."""
+    if not begin:
+        return answer_ids(lm, text)
+    head, whole = answer_ids(lm, begin), answer_ids(lm, begin + text)
+    # Where the last token of `begin` would swallow the first character of `text`, the text stands for itself.
+    alone: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return whole[len(head) :] if whole[: len(head)] == head else alone
 
 
 def next_turn_ids(lm: VideoLM, text: str) -> list[int]:
@@ -134,6 +154,26 @@ def next_turn_ids(lm: VideoLM, text: str) -> list[int]:
     return ids
 
 
+def _takes_system(lm: VideoLM) -> bool:
+    """Whether the model's chat template has system turns: one that has none refuses them, leaves them out, or writes
+    them as it writes any other turn that is not the user's.
+    """
+    mark = "a system turn"
+
+    def written(role: str) -> str:
+        turns = [_turn(role, mark), _turn("user", "x")]
+        return str(lm.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    try:
+        said = written("system")
+    except (TemplateError, ValueError):
+        return False
+    try:
+        return mark in said and said != written("assistant")
+    except (TemplateError, ValueError):  # An answer cannot come first here, but a system turn can.
+        return True
+
+
 def _turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
@@ -151,10 +191,13 @@ def window_of(text: Any) -> int:
     return max(longest, int(rope["factor"] * rope.get("original_max_position_embeddings", longest)))
 
 
-def _chat(lm: VideoLM, text: str, video: list[dict[str, str]]) -> str:
+def _chat(lm: VideoLM, text: str, video: list[dict[str, str]], system: str | None) -> str:
+    before: list[dict[str, Any]] = []
+    if system:
+        before, text = ([_turn("system", system)], text) if lm.opening.takes_system else ([], f"{system}\n{text}")
     content = [*video, {"type": "text", "text": text}]
     chat: str = lm.processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        [*before, {"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     placeholder = lm.family.placeholder(lm.processor)
     if chat.count(placeholder) != len(video):

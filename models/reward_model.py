@@ -172,7 +172,7 @@ class Scorer:
         if self.same_tokens:
             return response.ids
         ids = self.reward.lm.response_ids(response.text)
-        return ids if response.finished else ids[:-1]
+        return ids if response.finished else ids[:-1] or ids  # Of nothing said the end alone can be read.
 
 
 def _output_row(lm: VideoLM, word: str) -> Tensor:

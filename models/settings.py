@@ -70,7 +70,7 @@ class LoraSettings:
     alpha: Count = 16
     """Scale: the update is multiplied by alpha / rank."""
     modules: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression of the linear layers that get an update."""
+    """Regular expression of the linear layers that get an update, by their whole names."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1:
@@ -78,7 +78,7 @@ class LoraSettings:
         try:
             re.compile(self.modules)
         except re.error as error:
-            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from None
+            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from error
 
     def peft_config(self) -> LoraConfig:
         from peft import LoraConfig

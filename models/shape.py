@@ -11,10 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Of `model_type`, so that a driver can refuse a checkpoint without loading torch; the drivers are in models.families.
+# The processors of each `model_type`, so that a checkpoint can be refused without loading torch; what drives it is in
+# models.families. The first two generations of Qwen show videos alike.
+_QWEN2 = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+PROCESSORS = {
+    "internvl": ("InternVLProcessor",),
+    "llava": ("LlavaProcessor",),
+    "llava_next_video": ("LlavaNextVideoProcessor",),
+    "llava_onevision": ("LlavaOnevisionProcessor",),
+    "qwen2_5_vl": _QWEN2,
+    "qwen2_vl": _QWEN2,
+    "qwen3_vl": ("Qwen3VLProcessor",),
+    "smolvlm": ("SmolVLMProcessor",),
+    "video_llava": ("VideoLlavaProcessor",),
+}
+SUPPORTED = frozenset(PROCESSORS)
 SEVERAL_AXES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})  # Positions in time, row and column.
-_COUNTED_UP = {"internvl", "llava", "llava_next_video", "llava_onevision", "smolvlm", "video_llava"}
-SUPPORTED = SEVERAL_AXES | _COUNTED_UP
 
 # About what is written around a frame: its number or time, and marks.
 LABEL_TOKENS = {"smolvlm": 12, "internvl": 6, "qwen3_vl": 4}
@@ -74,7 +86,7 @@ class ModelShape:
         table = model.get_input_embeddings().weight
         head = model.get_output_embeddings().weight
         sizes = {key: value.numel() for key, value in model.named_parameters()}
-        language = {key: size for key, size in sizes.items() if _speaks(key)}
+        language = {key: size for key, size in sizes.items() if speaks(key)}
         heads = text.num_attention_heads
         return cls(
             name=name,
@@ -158,6 +170,6 @@ def _side(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _speaks(parameter: str) -> bool:
-    """Whether a parameter is of the language model."""
+def speaks(parameter: str) -> bool:
+    """Whether a parameter or layer is of the language model, by its name."""
     return re.search(r"(language_model|text_model|lm_head)\b", parameter) is not None and "vision" not in parameter

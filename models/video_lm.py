@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_loaded, merged_twin
+from models.adapters import check_fits, check_loaded, check_pattern, merged_twin, save_plain
 from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
@@ -24,10 +24,10 @@ from models.families import Family, VideoFrames, family_of
 from models.loading import load_checkpoint
 from models.memory import LATEST
 from models.meter import METER
-from models.packing import pack_answers
+from models.packing import pack_answers, takes_any_attention
 from models.parallel import ALONE, Team, is_partitioned
 from models.prefix import begin
-from models.prompting import Opening, answer_ids, check_room, new_prompt, next_turn_ids, opening, window_of
+from models.prompting import Opening, check_room, continuation_ids, new_prompt, next_turn_ids, opening, window_of
 from models.quantization import Quantization
 from models.recomputing import recomputing
 from models.room import MemoryMeter
@@ -148,9 +148,9 @@ class VideoLM:
         times = range(len(frames)) if seconds is None else seconds
         return encode_clips(self, frames, [range(len(frames))], times, len(frames)).shown(0)
 
-    def prompt(self, text: str, shown: Footage | None = None) -> Prompt:
+    def prompt(self, text: str, shown: Footage | None = None, *, system: str | None = None, begin: str = "") -> Prompt:
         """The chat prompt of a question about the frames that are shown (models.prompting.new_prompt)."""
-        return new_prompt(self, text, shown)
+        return new_prompt(self, text, shown, system, begin)
 
     @property
     def quantized(self) -> bool:
@@ -166,9 +166,9 @@ class VideoLM:
         """The plain copy if it is asked for and there is one, else the model with the adapter that is on."""
         return self._twin if merged and self._copies else self.core
 
-    def response_ids(self, text: str) -> tuple[int, ...]:
-        """The tokens of an answer, end token included, as the model would sample them."""
-        return (*answer_ids(self, text), self.end_ids[0])
+    def response_ids(self, text: str, begin: str = "") -> tuple[int, ...]:
+        """The tokens of an answer, end token included, as the model would sample them; behind `begin`, if any."""
+        return (*continuation_ids(self, begin, text), self.end_ids[0])
 
     @cached_property
     def opening(self) -> Opening:
@@ -278,8 +278,8 @@ class VideoLM:
 
     @property
     def _takes_any_attention(self) -> bool:
-        """Whether a forward accepts an attention mask of its own for every pair of tokens."""
-        return self.core.config.get_text_config()._attn_implementation in ("sdpa", "eager")
+        """Whether answers may share their prompt's row (models.packing)."""
+        return takes_any_attention(self.core.config.get_text_config(), self.window)
 
     def logprobs(
         self,
@@ -321,9 +321,14 @@ class VideoLM:
         return logits.masked_fill(banned, torch.finfo(torch.float32).min)
 
     def add_adapter(self, name: str, config: LoraSettings, seed: int) -> None:
-        """Add a fresh LoRA adapter to the language model; B is zero, so it changes nothing yet."""
+        """Add a fresh LoRA adapter to the language model; B is zero, so it changes nothing yet.
+
+        Raises:
+            ValueError: it would stand on other layers than the language model's, or on none.
+        """
         from peft import PeftModel, get_peft_model
 
+        check_pattern(self.core, config.modules)
         torch.manual_seed(seed)
         lora = config.peft_config()
         if isinstance(self.model, PeftModel):
@@ -336,10 +341,11 @@ class VideoLM:
         """Add a saved PEFT adapter.
 
         Raises:
-            ValueError: the adapter changes nothing, or does not fit this model.
+            ValueError: the adapter is not whole, does not fit this model, or changes nothing.
         """
         from peft import PeftModel
 
+        check_fits(folder, self.core)
         if isinstance(self.model, PeftModel):
             self.model.load_adapter(folder, adapter_name=name)
         else:
@@ -355,14 +361,7 @@ class VideoLM:
             folder: where to; made when it is not there.
             base: the model name that the adapter's configuration gives as its base.
         """
-        self.model.peft_config[name].base_model_name_or_path = base
-        self.model.save_pretrained(folder, selected_adapters=[name])
-        inner = folder / name
-        if inner.is_dir():  # PEFT nests every adapter that is not called "default"
-            for file in sorted(inner.iterdir()):
-                file.rename(folder / file.name)
-            inner.rmdir()
-        (folder / "README.md").unlink(missing_ok=True)
+        save_plain(self.model, name, folder, base)
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The weights of one adapter by name."""

@@ -158,7 +158,9 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
     },
     "questions": {  # Of benchmarks; benchmarks.items.Item.
         "benchmark": _STRING,
-        "video": _STRING,
+        "place": _INT,  # In the annotation file, from 0.
+        "video": _STRING,  # Where none was found, as the file names it; the row's reason says so.
+        "named": _STRING,  # The video as the file names it.
         "questions": pa.list_(_STRING),
         "answer": _STRING,
         "options": pa.list_(_STRING),

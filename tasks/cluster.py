@@ -3,6 +3,9 @@
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 OBJECT_STORE_BYTES = 200 * 2**20
 START_ATTEMPTS = 3
@@ -81,15 +84,16 @@ def _init_ray(workers: int, gpus: float) -> bool:
                 "the token into ~/.ray/auth_token."
             ) from error
         return True
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        num_cpus=workers,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    with _no_attendants():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            num_cpus=workers,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
     found = ray.cluster_resources().get("GPU", 0)
     if found < gpus:  # Ray itself would wait for them for ever.
         ray.shutdown()
@@ -97,3 +101,22 @@ def _init_ray(workers: int, gpus: float) -> bool:
             f"{workers} workers need {gpus:g} GPUs and this machine has {found:g}: use fewer workers or GPUs each"
         )
     return True
+
+
+@contextmanager
+def _no_attendants() -> Iterator[None]:
+    """Ray starts without three processes that serve a cluster: what a dashboard leaves, autoscaler, reader of logs.
+
+    One machine for one run has no use for them. They are Python programs of their own, and `ray.init` waits for the
+    first of them: half of its time. The other two can be left out by name, which `ray.init` does not pass on.
+    """
+    from ray._private import parameter, services
+
+    kept = parameter.RayParams, services.start_api_server
+    parameter.RayParams = partial(kept[0], no_monitor=True, include_log_monitor=False)
+    # What it returns where a dashboard did not start, which Ray takes in its stride.
+    services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        parameter.RayParams, services.start_api_server = kept

@@ -1,6 +1,7 @@
 """The stage `frames`: every frame that later stages look at, decoded once a video."""
 
 import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from tasks.fanout import Outcome, StageFailure, last_item_done, next_item
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.video_reader import Sample, Sampled, VideoError, VideoInfo, probe, read_frames, sample_frames
 from tasks.videos import VideosConfig, content_of
+from tasks.windows import Window, asked_windows
 
 AGAIN = "run again, with run.retries=1 if it is quarantined still,"
 BLOB_SCHEMA = pa.schema([("video", pa.string()), ("frames", pa.list_(pa.binary()))])
@@ -123,9 +125,7 @@ class FrameReader:
         path = self.folder / item["video"]
         try:
             info = probe(path)
-            windows = [
-                (chosen.name, window) for chosen in self.config.sets for window in sample_frames(info, _sample(chosen))
-            ]
+            windows = [*self._whole(info), *self._parts(info, item.get("windows", ()))]
             asked = sorted({index for _, window in windows for index in window.frames})
             decoded = read_frames(
                 path,
@@ -145,6 +145,19 @@ class FrameReader:
         row = _row(item, info, windows, dict(zip(asked, [got for got, _ in decoded.frames], strict=True)))
         return _Kept(row | {"reader": decoded.reader, "decodes": decoded.passes}, list(distinct.values()), decoded.note)
 
+    def _whole(self, info: VideoInfo) -> Iterator[tuple[str, Sampled]]:
+        """The sets of a video as the configuration has them."""
+        for chosen in self.config.sets:
+            for window in sample_frames(info, _sample(chosen)):
+                yield chosen.name, window
+
+    def _parts(self, info: VideoInfo, asked: Sequence[Window]) -> Iterator[tuple[str, Sampled]]:
+        """The sets of the parts that questions ask for; of a part outside the video there is none."""
+        by_name = {chosen.name: _sample(chosen) for chosen in self.config.sets}
+        for part in asked:
+            for window in sample_frames(info, by_name[part.frame_set], (part.start, part.end)):
+                yield part.name, window
+
     def _encode(self, picture: NDArray[np.uint8]) -> bytes:
         image = Image.fromarray(np.ascontiguousarray(picture))
         if self.config.max_side and max(image.size) > self.config.max_side:
@@ -159,14 +172,31 @@ class FrameReader:
         return buffer.getvalue()
 
 
-def frames(ctx: RunContext, config: FramesConfig, videos: StageResult, source: VideosConfig) -> StageResult:
-    """Keeps the frames of every video that `videos` found in `source`; the table `frames` says where and which."""
+def frames(
+    ctx: RunContext,
+    config: FramesConfig,
+    videos: StageResult,
+    source: VideosConfig,
+    asking: Mapping[str, Sequence[StageResult]] | None = None,
+) -> StageResult:
+    """Keeps the frames of every video that `videos` found in `source`; the table `frames` says where and which.
+
+    `asking` holds `questions` stages by the frame set that they ask for: where a question is about a part of its video,
+    the set is sampled from that part too, under the name that tasks.windows gives it. Each video is decoded once.
+
+    Raises:
+        ValueError: such a frame set is none of config.sets.
+    """
+    parts = asked_windows(ctx.lake, asking or {})
+    known = [one.name for one in config.sets]
+    if unknown := sorted(set(asking or {}) - set(known)):
+        raise ValueError(f"Frame set {unknown[0]!r} is none of frames.sets: {', '.join(known)}.")
     stage = Stage(
         name="frames",
         table="frames",
         config=config.model_dump(mode="json", exclude={"timeout_s", "shard_size", "videos_per_blob"}),
         selection=config.model_dump(include={"videos_per_blob"}),
-        inputs=(videos.ref,),
+        inputs=(videos.ref, *parts.refs),
         model=None,
         prompts={},
         seed=0,  # nothing is drawn
@@ -176,7 +206,7 @@ def frames(ctx: RunContext, config: FramesConfig, videos: StageResult, source: V
     return run_stage(
         ctx,
         stage,
-        lambda: _items(ctx.lake, videos.ref),
+        lambda: _items(ctx.lake, videos.ref, parts.of),
         FrameReader,
         FramesSettings(config, ctx.lake, source.place),
         chunk=config.videos_per_blob,
@@ -184,13 +214,16 @@ def frames(ctx: RunContext, config: FramesConfig, videos: StageResult, source: V
     )
 
 
-def _items(lake: Lake, videos: StageRef) -> list[dict[str, Any]]:
+def _items(lake: Lake, videos: StageRef, parts: Mapping[str, Sequence[Window]]) -> list[dict[str, Any]]:
     found = lake.table(videos.table).read(videos.key, ["item_id", "status", "video", "content"]).to_pylist()
-    return [
-        {key: row[key] for key in ("item_id", "video", "content")} | {"identity": [row["video"], row["content"]]}
-        for row in found
-        if row["status"] == "ok"
-    ]
+    return [_item(row, parts.get(row["video"], ())) for row in found if row["status"] == "ok"]
+
+
+def _item(row: dict[str, Any], parts: Sequence[Window]) -> dict[str, Any]:
+    item = {key: row[key] for key in ("item_id", "video", "content")} | {"identity": [row["video"], row["content"]]}
+    if parts:  # A video of which no part is asked for stays the item that it was.
+        item |= {"windows": list(parts), "identity": [*item["identity"], [part.name for part in parts]]}
+    return item
 
 
 def _sample(chosen: FrameSet) -> Sample:

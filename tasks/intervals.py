@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 1000
+_DRAWN_AT_ONCE = 100_000
 Floats = npt.NDArray[np.float64]
 
 
@@ -67,9 +68,18 @@ def bootstrap(
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     totals = np.zeros((len(numbers), parts.shape[1]))
     np.add.at(totals, [numbers[group] for group in groups], parts)
-    rng = np.random.default_rng(seed)
-    # One resample at a time: all their draws together would take gigabytes for 100,000 videos.
-    drawn = (rng.integers(len(totals), size=len(totals)) for _ in range(resamples))
+    drawn = _draws(len(totals), resamples, seed)
     found = statistic(np.stack([np.bincount(each, minlength=len(totals)) @ totals for each in drawn]))
     low, high = np.nanquantile(found, [0.025, 0.975])
     return Interval(float(statistic(totals.sum(0))), float(low), float(high), len(parts))
+
+
+def _draws(groups: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Numbers of groups, drawn with replacement, once a resample.
+
+    Some resamples at a time: each by itself takes a call, and all together take gigabytes for 100,000 videos.
+    """
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWN_AT_ONCE // groups)
+    for begin in range(0, resamples, at_once):
+        yield from rng.integers(groups, size=(min(at_once, resamples - begin), groups))

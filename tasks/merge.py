@@ -28,7 +28,8 @@ def merge(lake: Lake, adapter: TrainedAdapter, base: ModelRef, to: Path, *, dtyp
     Where the training kept the base in four bits, the adapters are merged into the whole weights all the same: they
     were trained on rounded ones, so its log-probabilities differ by that.
 
-    A reward model's head goes along as it is: it is a layer that no class of transformers has.
+    A reward model's head goes along as it is: it is a layer that no class of transformers has. So does the base's
+    generation_config.json.
 
     Args:
         lake: of the adapter.
@@ -49,8 +50,19 @@ def merge(lake: Lake, adapter: TrainedAdapter, base: ModelRef, to: Path, *, dtyp
         lm = whole.load(lake)
         lm.core.save_pretrained(folder)
         lm.processor.save_pretrained(folder)
+        _restore_generation_config(whole, folder)
         copy_head(lake.blobs.folder(adapter.blob), folder)
     return whole
+
+
+def _restore_generation_config(base: ModelRef, folder: Path) -> None:
+    """The base's own file as it is: what is loaded here has none of its taste in sampling (models.loading)."""
+    from transformers.utils import cached_file
+
+    name = "generation_config.json"
+    file = cached_file(base.name, name, revision=base.revision, _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        shutil.copyfile(file, folder / name)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.shape import SUPPORTED
+from models.shape import PROCESSORS, SUPPORTED
 
 TIMEOUT_S = 5.0
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+AGAIN = "download it again"
 
 
 def model_folder(name: str) -> Path | None:
@@ -42,7 +44,7 @@ def model_type(name: str) -> str | None:
 
 
 def faults_of(folder: Path) -> Iterator[str]:
-    """What makes a folder no checkpoint that can be used, as far as its small files tell; nothing: it is complete."""
+    """Why a folder is no checkpoint that can be used, as far as small files and headers tell; nothing: it is whole."""
     files = {path.name for path in folder.iterdir()}
     yield from _faults_of_config(folder / "config.json")
     if not any(each.endswith(".safetensors") for each in files):
@@ -53,12 +55,12 @@ def faults_of(folder: Path) -> Iterator[str]:
             if pickled
             else "no weights (*.safetensors)"
         )
-    if not {"processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"} & files:
-        yield "no processor (processor_config.json or preprocessor_config.json)"
+    yield from _faults_of_weights(folder)
+    yield from _faults_of_processor(folder)
     if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files:
         yield "no tokenizer"
-    elif not _has_template(folder):
-        yield "no chat template (chat_template.jinja)"
+    else:
+        yield from _faults_of_template(folder)
 
 
 def _faults_of_config(file: Path) -> Iterator[str]:
@@ -87,11 +89,59 @@ def faults_of_config(config: Any) -> Iterator[str]:
     yield f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(SUPPORTED))}"
 
 
-def _has_template(folder: Path) -> bool:
+def _faults_of_weights(folder: Path) -> Iterator[str]:
+    """Of each file its header alone is read, which says how long the file must be; of an index its names."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield f"{file.name} is cut off, or only points at weights as git without LFS leaves it ({error}): {AGAIN}"
+    for file in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            parts = set(json.loads(file.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            yield f"{file.name} cannot be read: {AGAIN}"
+            continue
+        if gone := sorted(part for part in parts if not (folder / str(part)).is_file()):
+            yield f"{len(gone)} of {len(parts)} files that {file.name} names are missing, such as {gone[0]}: {AGAIN}"
+
+
+def _faults_of_processor(folder: Path) -> Iterator[str]:
+    there = [folder / name for name in PROCESSOR_FILES if (folder / name).is_file()]
+    if not there:
+        yield "no processor (processor_config.json or preprocessor_config.json)"
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError, OSError):
+        return  # Told of config.json itself.
+    named = None
+    for file in there:
+        try:
+            named = named or json.loads(file.read_text()).get("processor_class")
+        except (ValueError, AttributeError, OSError):
+            yield f"{file.name} cannot be read: {AGAIN}"
+    known = PROCESSORS.get(kind, ())
+    if named and known and named not in known:
+        yield (
+            f"its processor is a {named}, and a model of type {kind!r} has a {' or '.join(known)}: take the files of "
+            "processor and tokenizer from the model that it was made of"
+        )
+
+
+def _faults_of_template(folder: Path) -> Iterator[str]:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
+        return
     file = folder / "tokenizer_config.json"
-    return file.is_file() and "chat_template" in json.loads(file.read_text())
+    try:
+        if file.is_file() and "chat_template" in json.loads(file.read_text()):
+            return
+    except (ValueError, TypeError, OSError):
+        yield f"{file.name} cannot be read: {AGAIN}"
+        return
+    yield "no chat template (chat_template.jinja)"
 
 
 def hub_config(name: str) -> dict[str, Any]:

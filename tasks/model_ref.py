@@ -71,6 +71,11 @@ class ModelRef:
         return _short(json.dumps([self.content, self.dtype]))
 
     @property
+    def revision(self) -> str | None:
+        """The commit of a Hub id; None: it is a folder."""
+        return self.content.rpartition("@")[2] if "@" in self.content else None
+
+    @property
     def label(self) -> str:
         """The name as it is written into adapters and rows: a Hub id, or a folder's own name without its place."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
@@ -86,7 +91,7 @@ class ModelRef:
         torch.set_num_threads(1)
         lm = VideoLM.load(
             self.name,
-            revision=self.content.rpartition("@")[2] if "@" in self.content else None,
+            revision=self.revision,
             merge=[lake.blobs.folder(blob) for blob in self.merged],
             adapter=None if self.adapter is None else lake.blobs.folder(self.adapter),
             device=self.device,

@@ -37,7 +37,7 @@ def priced(
     assert endpoint is not None
     rows = lake.table(pairs.table).read(pairs.key).to_pylist()
     text_bytes = _text_bytes([row for row in rows if row["status"] == "ok"], config)
-    typical, spent = _known(root, endpoint)
+    typical, spent = known_calls(root, endpoint)
     tokens_in = endpoint.image_tokens * frames + text_bytes / BYTES_A_TOKEN
     tokens_out: float = endpoint.max_tokens
     if typical is not None:
@@ -69,7 +69,7 @@ def _text_bytes(rows: Sequence[dict[str, Any]], config: PreferencesConfig) -> fl
     return prompt + (sum(texts) / len(texts) if texts else 0.0)
 
 
-def _known(root: str, endpoint: JudgeEndpoint) -> tuple[Typical | None, float]:
+def known_calls(root: str, endpoint: JudgeEndpoint) -> tuple[Typical | None, float]:
     """What an earlier call came to, and what is spent; a ledger that is not there is not made."""
     path = ledger_path(root)
     if not path.is_file():

@@ -234,13 +234,14 @@ def _lot(pair: Pair) -> str:
 
 def with_pictures(lake: Lake, frames: StageResult | None, pairs: Sequence[Pair], frame_set: str) -> list[Pair]:
     """The pairs with the frames of their videos; those of the set are marked as seen by the judge."""
-    pictures = _pictures(lake, frames, {pair.video for pair in pairs}, frame_set)
+    pictures = pictures_of(lake, frames, {pair.video for pair in pairs}, frame_set)
     return [replace(pair, pictures=pictures.get(pair.video, ())) for pair in pairs]
 
 
-def _pictures(
+def pictures_of(
     lake: Lake, frames: StageResult | None, videos: set[str], frame_set: str
 ) -> dict[str, tuple[Picture, ...]]:
+    """The frames of videos, those of the set marked; nothing for a video that has none."""
     if frames is None or not videos:
         return {}
     columns = ["video", "status", "blob", "row", "timestamps", "sets"]

@@ -81,7 +81,7 @@ def _draw(axes: Axes, place: int, row: Point) -> None:
         100 * row.value,
         place,
         xerr=[[100 * (row.value - row.low)], [100 * (row.high - row.value)]],
-        fmt=_MARKERS[row.series % SERIES],
+        fmt=marker_of(row.series),
         color=color_of(row.series),
         markersize=6,
         linewidth=2,
@@ -150,6 +150,11 @@ def drawing(width_in: float, height_in: float, name: str) -> Iterator[tuple[Figu
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(colors=MUTED, labelsize=9, length=3)
         yield figure, axes
+
+
+def marker_of(index: int) -> str:
+    """The marker of a series."""
+    return _MARKERS[index % SERIES]
 
 
 def color_of(index: int) -> str:

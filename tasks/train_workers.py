@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 PLACE_S = 5.0
+NEEDLESS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class TrainingGroup:
         if ray.is_initialized():
             place = _place_of(conductor)
             ray.kill(conductor)
-            if place is not None:  # Ray Train would give it back, but only where Ray runs with its dashboard
+            if place is not None:
                 ray.util.remove_placement_group(place)
 
 
@@ -147,6 +148,8 @@ class Conductor:
 
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        # A process that asks every 5 s whether Ray gives up the node; nothing here would do anything about it.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         self._order = order
         outcomes: list[Outcome] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -186,6 +189,15 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without two that start a process each: for datasets, of which there are none, and to give back the
+            workers' placement group where Ray Train's controller has died. That one asks a dashboard, which a local Ray
+            does not have; the driver gives the place back itself (TrainingGroup.kill).
+            """
+            made = super()._create_default_callbacks()
+            return [each for each in made if type(each).__name__ not in NEEDLESS]
+
     resources = {"CPU": 1.0} | ({"GPU": order.gpus} if order.gpus else {})
     path = order.search_path
 
@@ -195,7 +207,7 @@ def _torch_trainer(order: Order, conductor: Any, folder: str) -> Any:
 
         return train_in_group(conductor)
 
-    return TorchTrainer(
+    return Trainer(
         work,
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order.gpus else "gloo"),
         scaling_config=ScalingConfig(

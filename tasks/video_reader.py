@@ -63,13 +63,22 @@ def probe(path: Path) -> VideoInfo:
     return probe_folder(path) if path.is_dir() else probe_file(path)
 
 
-def sample_frames(info: VideoInfo, sample: Sample) -> list[Sampled]:
+def sample_frames(info: VideoInfo, sample: Sample, part: tuple[float, float] | None = None) -> list[Sampled]:
     """The frames that `sample` shows; the frame shown at t is the last one whose timestamp is at most t.
+
+    `part`: of the video, from and to seconds; None: all of it. What of it lies outside the video is cut off, as
+    MVBench's loader does (https://github.com/OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb); of a part that lies
+    outside as a whole, and of a folder of frames, whose times are not known, there are none.
 
     `midpoint`: the middles of n equal bins of the window. `endpoint`: numpy's linspace from the window's first to
     its last frame, as VLM-RLAIF takes them (https://github.com/yonseivnl/vlm-rlaif, Evaluation/infer_utils.py).
     """
-    edges = np.linspace(0.0, info.duration, sample.clips + 1)
+    first, last = 0.0, info.duration
+    if part is not None:
+        first, last = max(first, part[0]), min(last, part[1])
+        if first >= last or info.container == CONTAINER:
+            return []
+    edges = np.linspace(first, last, sample.clips + 1)
     windows = [(float(edges[n]), float(edges[n + 1])) for n in range(sample.clips)]
     return [Sampled(clip, start, end, _shown(info, start, end, sample)) for clip, (start, end) in enumerate(windows)]
 

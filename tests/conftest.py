@@ -1,31 +1,32 @@
 """Fixtures for all rooms: a lake's root in a folder and in a bucket, and the folder of real test material."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from one_server import common_folder, one_server, request
 
 # No test asserts a wall time: not this one either.
 settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
-LONGEST = "test_survival"
+LONGEST = ("test_survival", "test_train_workers", "test_bad_input")
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, then whatever is slow: two processes end together only when no long one begins last."""
-    items.sort(key=lambda item: (item.path.stem != LONGEST, item.get_closest_marker("slow") is None))
+    """The longest files first, then whatever is slow: processes end together only when no long one begins last."""
+    items.sort(key=lambda item: (_place(item.path.stem), item.get_closest_marker("slow") is None))
+
+
+def _place(file: str) -> int:
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 @pytest.fixture
@@ -37,48 +38,23 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     return caplog
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _request(url: str, method: str = "GET") -> None:
-    # No proxy of the environment may come between the test and the loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    opener.open(urllib.request.Request(url, method=method), timeout=10).close()
-
-
-def _wait_until_up(server: subprocess.Popen, url: str) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            raise RuntimeError(f"moto_server ended with {server.returncode}")
-        try:
-            return _request(f"{url}/moto-api/")
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"moto_server did not answer at {url} within 30 s")
+def _moto(_: Path, port: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a moto S3 server on a loopback port."""
-    port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_until_up(server, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    with one_server(common_folder(tmp_path_factory, "s3"), _moto, "/moto-api/") as address:
+        yield address
 
 
 @pytest.fixture
 def s3_root(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Root of an empty lake in a bucket of its own; the environment leads to it."""
     bucket = f"lake-{uuid.uuid4().hex[:12]}"
-    _request(f"{s3_server}/{bucket}", method="PUT")
+    request(f"{s3_server}/{bucket}", method="PUT")
     settings = {
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_ACCESS_KEY_ID": "AKIATESTONLY",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.custom import LETTERS, Custom
+from benchmarks.choices import LETTERS
+from benchmarks.custom import Custom
 from benchmarks.grades import Call, Graded
 from benchmarks.items import Item, Prediction, Shown
 from benchmarks.registry import benchmark

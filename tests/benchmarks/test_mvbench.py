@@ -181,5 +181,5 @@ def test_of_candidates_of_one_text_the_notebook_takes_the_last(tmp_path: Path) -
 
 def test_it_is_a_benchmark() -> None:
     assert isinstance(BENCHMARK, Benchmark)
-    with pytest.raises(ValueError, match="unknown protocol"):
+    with pytest.raises(ValueError, match="mvbench has no protocol"):
         BENCHMARK.metrics([], "best")

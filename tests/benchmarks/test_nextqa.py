@@ -80,13 +80,14 @@ def test_tp_counts_as_tn_and_bad_rows_are_faults(tmp_path: Path) -> None:
             "v,1,2,3,what,0,5,CW,a,b,c,d",
             ",1,2,3,what,0,6,CW,a,b,c,d,e",
             "v,1,2,3,,0,7,CW,a,b,c,d,e",
+            "v,1,2,3,what,0,8,CW,a,b,c,d,e, and f",  # A comma without quotes: the last option would be cut.
         )
     )
     assert [(item.id, item.options[0], dict(item.groups)) for item in annotations.items] == [
         ("v_1", "a", {"type": "TN", "kind": "T"})
     ]
     assert [fault.kind for fault in annotations.faults] == [
-        *("duplicate", "no answer", "no answer", "malformed", "malformed", "no video", "malformed"),
+        *("duplicate", "no answer", "no answer", "malformed", "malformed", "no video", "malformed", "malformed"),
     ]
     with pytest.raises(FormatError, match="no column question, answer"):
         BENCHMARK.read({"": written(tmp_path / "test.csv", "video,qid\n1,2\n")})
@@ -138,14 +139,15 @@ def test_bad_predictions_are_faults(tmp_path: Path) -> None:
     annotations = BENCHMARK.read(rows_of(tmp_path, *rows))
     text = (
         '{"v_0": {"prediction": 1, "answer": 0}, "v_0": {"prediction": 0, "answer": 0}, "v_1": {"prediction": 7},'
-        ' "v_2": {"prediction": "B"}, "v_3": 2, "v_4": {"prediction": 1, "answer": "x"}, "w_9": {"prediction": 1},'
+        ' "v_2": {"prediction": "B"}, "v_3": NaN, "v_6": {"prediction": NaN},'
+        ' "v_4": {"prediction": 1, "answer": "x"}, "w_9": {"prediction": 1},'
         ' "v_5": {"prediction": 2.0, "answer": 2, "reply": "it is D"}}'
     )
     read = BENCHMARK.read_predictions([written(tmp_path / "predictions.json", text)], annotations.items)
     # Of v_5 the number counts, not the text that says otherwise.
     assert read.by_id == {"v_0": Prediction(("B",), truth="A"), "v_5": Prediction(("C",), truth="C")}
     assert [fault.kind for fault in read.faults] == [
-        *("duplicate", "malformed", "malformed", "malformed", "malformed", "unknown"),
+        *("duplicate", "malformed", "malformed", "malformed", "malformed", "malformed", "unknown"),
         *["missing"] * 5,
     ]
     with pytest.raises(FormatError, match="not one JSON object"):

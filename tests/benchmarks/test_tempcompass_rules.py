@@ -71,6 +71,10 @@ def test_a_later_option_counts_where_two_fit_and_options_without_a_label_stop_th
     assert rules.caption_matching("It is so.", twice, "Option 1: It is so.") == 1
     with pytest.raises(IndexError):
         rules.caption_matching("x", "Which?\nno label", "no label")
+    short = "Which?\nA: It is so.\nB: It is not."
+    assert rules.caption_matching("It is so.", short, "A: It is so.") == 1
+    with pytest.raises(IndexError):
+        rules.caption_matching("It is not.", short, "A: It is so.")
     assert rules.strict_caption_matching("It is so.", twice) is None
     assert rules.strict_caption_matching("x", "Which?\nno label\n: nothing") is None
 

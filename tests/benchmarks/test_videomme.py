@@ -48,7 +48,7 @@ BY_HAND = {
     "001-5": "in an indoor batting cage",  # The text of the right option: strict alone reads it.
     "002-1": "a",  # Right, but only strict reads a small letter.
     "002-2": "Definitely D",  # Right by all, in the official script by the D of "Definitely".
-    "002-3": "B",  # Wrong by all.
+    "002-3": "B \ud83d",  # Wrong by all; half of a pair is no reason to lose it.
     # 002-4 has no prediction.
     "002-5": "E",  # None of the options.
 }
@@ -192,6 +192,18 @@ def test_bad_rows_are_faults_and_cost_no_other(tmp_path: Path) -> None:
     ]
 
 
+def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
+    rows = [{**question(f"1-{number}"), "videoID": "v", "response": "A"} for number in range(3)]
+    lines = [json.dumps(row) for row in rows]
+    path = written(tmp_path / "rows.json", "\n".join([lines[0], lines[1][:20], lines[2]]))
+    annotations = BENCHMARK.read({"": path})
+    assert [item.id for item in annotations.items] == ["1-0", "1-2"]
+    assert [fault.where for fault in annotations.faults] == ["rows.json row 2"]
+    predictions = BENCHMARK.read_predictions([path], annotations.items)
+    assert list(predictions.by_id) == ["1-0", "1-2"]
+    assert [fault.kind for fault in predictions.faults] == ["malformed"]
+
+
 def test_the_public_template_is_refused_with_the_place_of_its_fault(tmp_path: Path) -> None:
     path = written(tmp_path / "template.json", '[{"video_id": "001",\n "questions": [{"question_id": "001-1"},\n ]}\n]')
     with pytest.raises(FormatError, match=r"comma before a closing bracket at line 2"):
@@ -279,5 +291,5 @@ def test_it_is_a_benchmark_without_a_judge(tmp_path: Path) -> None:
     item = BENCHMARK.read(file_of(tmp_path, video("1", question("1-1")))).items[0]
     with pytest.raises(ValueError, match="no judge"):
         BENCHMARK.judged(item, "", "yes", "strict")
-    with pytest.raises(ValueError, match="known: official"):
+    with pytest.raises(ValueError, match="it has official"):
         BENCHMARK.grade(item, "", None, "best")

@@ -14,7 +14,7 @@ from graders import graded, numbers
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade
-from benchmarks.items import Fault, Item, Prediction, Shown
+from benchmarks.items import Item, Prediction, Shown
 from benchmarks.qa_files import TYPES
 from benchmarks.registry import benchmark
 from benchmarks.zero_shot_qa import ActivityNetQa, MsvdQa
@@ -187,8 +187,8 @@ BY_HAND = {
     "vlm_rlaif": (3 / 5, 19 / 6, 5, 4),
     # The reply without 'pred' counts in the mean, with its 3.
     "video_llava": (3 / 5, 22 / 7, 5, 3),
-    # Seven are read; "unknown" holds a "no", and "maybe" is no "yes".
-    "lmms_eval": (4 / 7, 23 / 7, 3, 3),
+    # Seven are read; "unknown" holds a "no", and "maybe" holds neither.
+    "lmms_eval": (4 / 6, 23 / 7, 4, 3),
     # "yes" or "no" in the whole reply: yes yes no no - yes yes - "caNNOt"; scores 5 4 1 0 2 7 4 3.
     "llava_hound": (4 / 7, 26 / 8, 3, 2),
     # Right: three readable replies of yes; points 5, 4.8, 1, 2 for none, 4: of ten.
@@ -306,7 +306,9 @@ def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
     path.write_text('{"id": "v_one_1", "pred": "a"}\n{"id": "v_one_2", "pre\n\n{"id": "v_two_1", "pred": "c"}\n')
     read = ActivityNetQa().read_predictions([path], items)
     assert read.by_id == {"v_one_1": Prediction(("a",)), "v_two_1": Prediction(("c",))}
-    assert read.faults[0] == Fault("malformed", "p.jsonl row 2", "is not JSON")
+    broken = read.faults[0]
+    assert (broken.kind, broken.where) == ("malformed", "p.jsonl row 2")
+    assert broken.reason.startswith("is not JSON")
     path.write_text('{"id": "v_one_1", "pred": "a"}')
     assert list(ActivityNetQa().read_predictions([path], items).by_id) == ["v_one_1"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from flows.presets import load
 from storage.lake import Lake
 from storage.rows import row_digest
 
@@ -27,7 +29,7 @@ SMALL = """
     grpo.training.iterations=3 grpo.training.prompts=4 grpo.training.samples=4 grpo.training.minibatch=8
     grpo.training.epochs=1 grpo.training.save_every=1
     grpo.training.sampling.temperature=2.0 grpo.training.max_unfinished=1.0
-    agreement.limit=16 benchmark.limit=16 benchmark.shard_size=4
+    agreement.limit=16 benchmark.limit=16 benchmark.shard_size=4 evaluate=null
 """
 BOTH_ROUTES = (
     "arms=[{name: ppo_context, narrative: true, frame_set: judge_2, method: likelihood}, "
@@ -100,6 +102,18 @@ class Place:
         places += [f"data.prepare.folder={self.data}", f"data.videos={self.data / 'videos'}"]
         places += [f"data.{split}={self.data / split}.json" for split in ("sft", "rl", "benchmark")]
         return [*places, *SMALL.split(), BOTH_ROUTES, ONE_CONDITION]
+
+    def evaluated(self) -> str:
+        """What gives the run its last stages back: the models on a benchmark of the held-out questions."""
+        scenes = load("miniature").evaluate
+        assert scenes is not None
+        given = scenes.model_dump(mode="json")
+        given["benchmarks"]["scenes"] |= {
+            "files": {"": str(self.data / "benchmark.jsonl")},
+            "videos": str(self.data / "videos"),
+            "limit": 8,
+        }
+        return f"evaluate={json.dumps(given)}"
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_URL", "RAY_ADDRESS")}

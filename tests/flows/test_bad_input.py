@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from reduced import Place, contents
 
+from flows import cli
 from flows.views import stages
 from miniature.dataset import write
 from storage.lake import Lake
+from tasks.evaluation.entries import SCORES, read_scores
+from tasks.evaluation.page import PAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 Done = subprocess.CompletedProcess[str]
@@ -54,7 +59,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Sto
     write(place.data, sft=4, rl=4, benchmark=4, seed=0)
     rewrite(place.data / "sft.json", call_it_role)
     failed = place.run("story", *QUICK, "ppo.training.max_gap=1e-9")
-    return Story(place, failed, place.run("story", *QUICK))
+    return Story(place, failed, place.run("story", *QUICK, place.evaluated()))
 
 
 def rewrite(path: Path, change: Callable[[list[Row]], None]) -> None:
@@ -92,8 +97,44 @@ def test_a_mended_training_computes_nothing_before_it_again(story: Story) -> Non
     assert not cached["policy one"]
 
 
+def test_the_run_ends_with_its_models_on_benchmarks(story: Story) -> None:
+    told = read_scores(story.place.folder / "story" / SCORES)
+    overall = {each.checkpoint: each for each in told.entries if each.group == "overall"}
+    assert list(overall) == ["base", "sft", "one"]
+    assert all((each.n, each.protocol, each.judge) == (8, "strict", "") for each in overall.values())
+    assert len({each.stages["questions"] for each in overall.values()}) == 1
+    assert (story.place.folder / "story" / PAGE).is_file()
+    decoded = story.lake.table("frames").read(columns=["stage_key"])["stage_key"].to_pylist()
+    assert len(set(decoded)) == 1, "the benchmark's videos are the run's own, whose frames are kept already"
+
+
 def test_role_is_taken_for_from_and_said(story: Story) -> None:
     assert "sft.json: 36 rows name a turn's speaker 'role' instead of 'from': read as the same." in story.failed.stderr
+
+
+class Typed:
+    """The command in this process: for what it refuses before it needs workers."""
+
+    def __init__(self, story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._story, self._patch, self._capsys = story, monkeypatch, capsys
+
+    def refused(self, *overrides: str, preset: str = "miniature") -> str:
+        """What it tells the person."""
+        given = [*self._story.place.overrides("story"), *QUICK, *overrides]
+        self._patch.setattr(sys, "argv", ["rlaif", "run", "--preset", preset, *given])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = self._capsys.readouterr().err
+        assert end.value.code == 1, said
+        assert "Traceback" not in said
+        return said
+
+
+@pytest.fixture
+def typed(story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    # Prefect's handler writes for ever to the stderr of the first test that it logged in, which is closed by now.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    return Typed(story, monkeypatch, capsys)
 
 
 def without_video(rows: list[Row]) -> None:
@@ -112,22 +153,22 @@ def with_unknown_key(rows: list[Row]) -> None:
     ],
 )
 def test_a_bad_instruction_is_named_by_its_row(
-    change: Callable[[list[Row]], None], said: str, story: Story, tmp_path: Path
+    change: Callable[[list[Row]], None], said: str, story: Story, typed: Typed, tmp_path: Path
 ) -> None:
     before = contents(story.lake)
     shutil.copy(story.place.data / "rl.json", tmp_path / "rl.json")
     rewrite(tmp_path / "rl.json", change)
-    heard = refused(story.run(f"data.rl={tmp_path / 'rl.json'}"))
+    heard = typed.refused(f"data.rl={tmp_path / 'rl.json'}")
     assert f"{tmp_path / 'rl.json'} row 4 (id 'rl_00000_" in heard
     assert said in heard
     assert contents(story.lake) == before
 
 
-def test_a_folder_of_videos_that_is_missing_or_no_folder(story: Story, tmp_path: Path) -> None:
+def test_a_folder_of_videos_that_is_missing_or_no_folder(story: Story, typed: Typed, tmp_path: Path) -> None:
     before = contents(story.lake)
-    missing = refused(story.run(f"data.videos={tmp_path / 'nowhere'}"))
+    missing = typed.refused(f"data.videos={tmp_path / 'nowhere'}")
     assert f"The videos folder {tmp_path / 'nowhere'} does not exist: make it, or correct the path." in missing
-    file = refused(story.run(f"data.videos={story.place.data / 'sft.json'}"))
+    file = typed.refused(f"data.videos={story.place.data / 'sft.json'}")
     assert "sft.json is a file: name the folder that holds the videos." in file
     assert contents(story.lake) == before
 
@@ -160,22 +201,21 @@ def test_labels_that_fail_the_audit_stop_the_run_before_it_learns_from_them(stor
     assert "reward_model" not in done, "it would have been found complete at once"
 
 
-def test_a_model_that_is_not_there(story: Story) -> None:
-    said = refused(story.run("models.policy=/no/such/model"))
-    assert "/no/such/model" in said
+def test_a_model_that_is_not_there(typed: Typed) -> None:
+    assert "/no/such/model" in typed.refused("models.policy=/no/such/model")
 
 
-def test_a_preset_with_a_misspelt_key(story: Story, tmp_path: Path) -> None:
+def test_a_preset_with_a_misspelt_key(typed: Typed, tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
     text = (Path(__file__).parents[2] / "deployments" / "presets" / "miniature.yaml").read_text()
     preset.write_text(text.replace("videos_per_blob:", "videos_per_blub:"))
-    said = refused(story.place.run("story", preset=str(preset)))
+    said = typed.refused(preset=str(preset))
     assert f"Preset {preset}:" in said
     assert "frames.videos_per_blub: unknown key, did you mean 'videos_per_blob'" in said
 
 
-def test_a_lake_that_may_not_be_written(story: Story) -> None:
-    said = refused(story.run("run.lake=/sys/lake"))
+def test_a_lake_that_may_not_be_written(typed: Typed) -> None:
+    said = typed.refused("run.lake=/sys/lake")
     assert "/sys/lake" in said
     assert "may not be written" in said
 
@@ -184,8 +224,10 @@ def test_a_disk_that_runs_full_keeps_what_is_committed(story: Story) -> None:
     other = ("benchmark.limit=15",)
     scores = story.lake.table("scores")
     before = len(scores.read())
+    commits = Path(scores.uri, "_delta_log")
+    there = len(list(commits.glob("*.json")))
     with story.place.started("story", *QUICK, *other) as process:
-        while len(scores.read()) == before:
+        while len(list(commits.glob("*.json"))) == there:
             assert process.poll() is None
             time.sleep(0.02)
         # The driver commits; its files may no longer grow beyond a few lines. It hears what it would of a full disk.

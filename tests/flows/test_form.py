@@ -7,6 +7,7 @@ import pytest
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 
+from flows.evaluate import evaluate
 from flows.relabel import relabel
 from flows.rlaif import rlaif
 
@@ -29,7 +30,7 @@ def _fields(schema: dict[str, Any], node: dict[str, Any], place: Place = ()) -> 
             yield from _fields(schema, branch, place)
 
 
-@pytest.mark.parametrize("flow", [rlaif, relabel], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [rlaif, relabel, evaluate], ids=lambda flow: flow.name)
 def test_the_form_explains_every_field_and_knows_its_bounds(flow: Flow[..., Any]) -> None:
     schema = parameter_schema(flow).model_dump()
     fields = list(_fields(schema, schema))
@@ -42,4 +43,5 @@ def test_the_form_explains_every_field_and_knows_its_bounds(flow: Flow[..., Any]
             assert field["additionalProperties"] is False, name
         if field.get("type") in ("integer", "number") and place[-1] not in UNBOUNDED:
             assert "minimum" in field or "exclusiveMinimum" in field, name
-    assert schema["properties"]["arms"]["minItems"] == 1
+    if "arms" in schema["properties"]:
+        assert schema["properties"]["arms"]["minItems"] == 1

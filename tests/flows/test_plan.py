@@ -116,6 +116,7 @@ def test_a_run_whose_judge_is_an_endpoint_costs_what_was_planned(
             f"preferences.endpoints={{hosted: {{base_url: '{server.url}', model: m, {prices}}}}}",
             "arms=[{name: hosted, narrative: true, frame_set: judge_2, method: verdict, judge: hosted}]",
             "agreement.conditions=[]",
+            "run.workers=1",
             "candidates.n=4",  # Enough for the sample to have answers that differ.
         ]
         p = load("miniature", [*place.overrides("hosted"), *hosted])

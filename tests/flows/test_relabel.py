@@ -29,9 +29,31 @@ ASKED = 20
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:
     """A Ray that outlives the nights, as a cluster's does: its start is most of a night."""
-    keeper = RayKeeper(2, 0)
+    keeper = RayKeeper(1, 0)
     yield
     keeper.release()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with videos and questions."""
+    world = tmp_path_factory.mktemp("world")
+    write(world, sft=8, rl=8, benchmark=2, seed=0)
+    _ask(world, ASKED)
+    return world
+
+
+@pytest.fixture(scope="module")
+def first_night(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """The same after its first labelling, and what that told."""
+    folder = shutil.copytree(world, tmp_path_factory.mktemp("nights") / "first")
+    return folder, night(folder)
+
+
+@pytest.fixture
+def folder(first_night: tuple[Path, dict[str, int]], tmp_path: Path) -> Path:
+    """A folder in the morning after its first labelling, for one test."""
+    return shutil.copytree(first_night[0], tmp_path / "folder")
 
 
 def night(folder: Path, **sections: Any) -> dict[str, int]:
@@ -42,18 +64,11 @@ def night(folder: Path, **sections: Any) -> dict[str, int]:
 
 def parameters(folder: Path) -> dict[str, Any]:
     places = [f"data.videos={folder / 'videos'}", f"run.lake={folder / 'lake'}", "data.prepare=null"]
-    places += [f"run.folder={folder / 'results'}"]
+    places += [f"run.folder={folder / 'results'}", "run.name=nights", "run.workers=1"]
     places += [f"data.{split}={folder / split}.json" for split in ("sft", "rl", "benchmark")]
     one = "arms=[{name: context, narrative: true, frame_set: judge_2, method: likelihood}]"
     given = load("miniature", [*SMALL.split(), *places, one])
     return {name: getattr(given, name) for name in Labelling.model_fields}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write(tmp_path, sft=8, rl=8, benchmark=2, seed=0)
-    _ask(tmp_path, ASKED)
-    return tmp_path
 
 
 def _ask(folder: Path, count: int) -> None:
@@ -70,8 +85,10 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
     return [row | json.loads(row["detail"]) for row in rows if row["event"] == "stage_finished"]
 
 
-def test_a_night_labels_what_is_new_or_changed_and_nothing_else(folder: Path) -> None:
-    assert night(folder) == {"new": ASKED}
+def test_a_night_labels_what_is_new_or_changed_and_nothing_else(
+    first_night: tuple[Path, dict[str, int]], folder: Path
+) -> None:
+    assert first_night[1] == {"new": ASKED}
     assert night(folder) == {"the same": ASKED}, "nothing is new"
 
     _ask(folder, ASKED + 4)
@@ -96,15 +113,15 @@ def test_what_a_night_labelled_that_told_nothing_is_told_in_the_next(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    _ask(folder, ASKED + 4)
     with monkeypatch.context() as ends_early:
         ends_early.setattr("flows.relabel.moves_page", interrupted)
         with pytest.raises(KeyboardInterrupt):
             night(folder)
-    assert night(folder) == {"new": ASKED}
+    assert night(folder) == {"the same": ASKED, "new": 4}
 
 
 def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path) -> None:
-    assert night(folder) == {"new": ASKED}
     page = folder / "results" / "moves.html"
     assert f"context: {ASKED} pairs were labelled for the first time." in page.read_text()
 
@@ -123,7 +140,7 @@ def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path
     assert not {"new", "gone"} & set(moved)
     assert "another judge" in page.read_text()
     assert "other captions" in page.read_text()
-    (table,) = artifacts("moves-miniature-context")
+    (table,) = artifacts("moves-nights-context")
     assert f"moves.html]({page.as_uri()})" in table.description
 
 
@@ -134,7 +151,8 @@ def artifacts(key: str) -> list[Any]:
     return sorted(found, key=lambda each: each.created)[-1:]
 
 
-def test_a_mistake_across_sections_is_refused_before_anything_runs(folder: Path) -> None:
+def test_a_mistake_across_sections_is_refused_before_anything_runs(world: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(world, tmp_path / "folder")
     captions = parameters(folder)["captions"].model_copy(update={"frame_set": "clip"})
     with pytest.raises(ValidationError, match=r"captions: frame_set 'clip' is none of frames\.sets"):
         night(folder, captions=captions)

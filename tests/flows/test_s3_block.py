@@ -135,7 +135,7 @@ def test_a_run_leaves_no_trace_of_the_secret(block: str, s3_root: str, tmp_path:
     write(tmp_path, sft=8, rl=8, benchmark=2, seed=0)
     places = [f"data.videos={tmp_path / 'videos'}", f"run.lake={s3_root}", "data.prepare=null"]
     places += [f"data.{split}={tmp_path / split}.json" for split in ("sft", "rl", "benchmark")]
-    places += [f"run.folder={tmp_path / 'results'}", f"run.s3_block={block}"]
+    places += [f"run.folder={tmp_path / 'results'}", f"run.s3_block={block}", "run.workers=1"]
     one = "arms=[{name: context, narrative: true, frame_set: judge_2, method: likelihood}]"
     given = load("miniature", [*SMALL.split(), *places, one, "candidates.limit=8"])
     with caplog.at_level("INFO"):

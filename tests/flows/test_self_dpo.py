@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -49,8 +50,8 @@ def parameters(place: Place, name: str, *overrides: str) -> Parameters:
     return load("miniature", [*place.overrides(name), *SMALL, f"arms=[{ARM}]", *overrides])
 
 
-def walked(p: Parameters, pool: WorkerPool) -> dict[str, Visit]:
-    """Everything from the videos to the last round, without Prefect."""
+def walked(p: Parameters, pool: WorkerPool, *, to_the_end: bool = True) -> dict[str, Visit]:
+    """Everything from the videos to the last round, or to the answers before the first, without Prefect."""
     assert p.data.prepare is not None
     prepare(p.data.prepare, SilentProgress())
     run = p.run
@@ -59,7 +60,8 @@ def walked(p: Parameters, pool: WorkerPool) -> dict[str, Visit]:
     supervised = walk(sft, p.sft, shown.asked, shown.seen, shown.base)
     start = Trained(shown.base, merged=supervised)
     answered = walk(candidates, p.candidates, shown.asked, shown.seen, start)
-    rounds(walk, p, shown, answered, start, p.arms[0])
+    if to_the_end:
+        rounds(walk, p, shown, answered, start, p.arms[0])
     assert [(each.name, each.fault) for each in walk.visits if each.fault] == []
     return {each.name: each for each in walk.visits}
 
@@ -78,6 +80,8 @@ def of(lake: Lake, done: StageResult, *columns: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_each_round_is_narrated_answered_and_judged_by_the_policy_before(place: Place, pool: WorkerPool) -> None:
     p = parameters(place, "rounds", "self_dpo.rounds=2")
+    walked(p, pool, to_the_end=False)
+    shutil.copytree(place.folder / "rounds", place.folder / "straight")
     visits = walked(p, pool)
     lake = Lake(p.run.lake_root)
     first, second = (result(visits, f"policy_by_pairs self_round_{number}") for number in (1, 2))

@@ -155,15 +155,13 @@ def test_the_command_runs_what_is_missing_and_compares_what_is_there(
     overrides = [each for each in place.overrides("study") if not each.startswith(own)]
     environment = {**os.environ, "PREFECT_API_URL": str(place.server)}
 
-    def study(parallel: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "flows.cli", "study", "--arms", written(tmp_path), "--seeds", "1"]
-        command += ["--parallel", str(parallel), *overrides]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    def study(parallel: int) -> list[str]:
+        return ["study", "--arms", written(tmp_path), "--seeds", "1", "--parallel", str(parallel), *overrides]
 
-    empty = study(0)
-    assert empty.returncode == 1
-    assert "No run of the study has ended" in empty.stderr
-    done = study(2)
+    with pytest.raises(StudyError, match="No run of the study has ended"):
+        CliRunner().invoke(app, study(0), catch_exceptions=False)
+    command = [sys.executable, "-m", "flows.cli", *study(2)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2/2" in done.stdout
     found = json.loads((tmp_path / "study" / "study.json").read_text())
@@ -177,6 +175,6 @@ def test_the_command_runs_what_is_missing_and_compares_what_is_there(
     lake = place.lake("study")
     supervised = [row for row in lake.table("stages").read(columns=["stage"]).to_pylist() if row["stage"] == "sft"]
     assert len(supervised) == 1, "shared by the arms"
-    again = study(0)
-    assert again.returncode == 0, again.stderr
-    assert "2 of them are done" in again.stdout
+    again = CliRunner().invoke(app, study(0), catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert "2 of them are done" in again.output

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pixels import seen
 
+from benchmarks.custom import Custom
 from miniature.dataset import encode, write
 from miniature.lessons import SLOTS
 from miniature.world import FPS, FRAMES_PER_EVENT, QUESTIONS, SIZE, Frames, render, sample_scene
@@ -67,7 +68,9 @@ def test_two_writes_give_the_same_bytes_and_another_seed_gives_others(folder: Pa
     for name, seed in (("again", 0), ("other", 1)):
         _write(tmp_path / name, seed)
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    assert len(files) == sum(SIZES.values()) + len(SIZES)
+    assert len(files) == sum(SIZES.values()) + len(SIZES) + 1, (
+        "videos, instructions, and the benchmark in a user's form"
+    )
     for file in files:
         assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
         assert (folder / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
@@ -119,3 +122,12 @@ def test_answers_of_one_video_tell_one_story(folder: Path) -> None:
 def test_an_unknown_kind_of_hallucination_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="size_noise"):
         _write(tmp_path, hallucination={"size_noise": 0.5})
+
+
+def test_the_benchmark_is_there_in_a_users_form_too(folder: Path) -> None:
+    rows = {row.id: row for row in _rows(folder, "benchmark")}
+    found = Custom(scoring="contains").read({"": folder / "benchmark.jsonl"})
+    assert not found.faults
+    assert {item.id: (item.video, *item.questions, item.answer) for item in found.items} == {
+        name: (row.video, row.question, row.answer) for name, row in rows.items()
+    }

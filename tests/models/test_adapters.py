@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from tiny import BASE, LORA, adapt, logprobs_of, save_random, shake
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from miniature import checkpoint
+from models.settings import LoraSettings
 from models.video_lm import VideoLM
 
 
@@ -50,6 +56,29 @@ def test_only_the_adapter_in_use_learns(adapted: VideoLM) -> None:
         learning = {key for key, parameter in adapted.core.named_parameters() if parameter.requires_grad}
         assert learning == set(adapted.adapter_parameters(name))
     assert not any("vision_tower" in key for key in adapted.adapter_parameters("policy"))
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        (r".*\.q_proj", r"'\.\*\\\\\.q_proj' fits \d+ layers outside the language model, such as '.*vision_tower"),
+        (r".*\.c_attn", r"fits no layer of the model, whose layers are named as 'model\.language_model\.layers\.0"),
+        (r".*language_model.*", r"fits 'model\.language_model', which is no linear layer"),
+    ],
+)
+def test_an_adapter_stands_on_the_language_model_s_linear_layers_alone(
+    adapted: VideoLM, modules: str, said: str
+) -> None:
+    """With an adapter there already, as beside a policy."""
+    before = [name for name, _ in adapted.core.named_parameters()]
+    with pytest.raises(ValueError, match=said):
+        adapted.add_adapter("value", replace(LORA, modules=modules), seed=1)
+    assert [name for name, _ in adapted.core.named_parameters()] == before
+
+
+def test_modules_that_are_no_regular_expression_are_refused_with_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"modules '\(\(' is no regular expression: missing \)"):
+        LoraSettings(modules="((")
 
 
 def test_a_copied_adapter_answers_like_its_source(adapted: VideoLM) -> None:
@@ -111,6 +140,70 @@ def test_an_adapter_that_does_not_fit_is_refused(adapted: VideoLM, tmp_path: Pat
     checkpoint.save(checkpoint.new_model(2, seed=0), tmp_path / "smaller")
     with pytest.raises(ValueError, match="adapter"):
         VideoLM.load(str(tmp_path / "smaller"), adapter=tmp_path / "adapter")
+
+
+def test_an_adapter_for_another_width_is_refused(adapted: VideoLM, tmp_path: Path) -> None:
+    adapted.save_adapter("policy", tmp_path / "adapter", base=BASE)
+    other = zoo.save("llava_onevision", tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["intermediate_size"] += 8
+    wider = LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(**config))
+    wider.save_pretrained(other)
+    with pytest.raises(ValueError, match=r"lora_\w\.weight is for layers of size \d+, .*base that it was trained on"):
+        VideoLM.load(str(other), adapter=tmp_path / "adapter")
+
+
+def test_an_adapter_of_another_family_is_refused_though_its_shapes_fit(tmp_path: Path) -> None:
+    one, other = (VideoLM.load(str(zoo.save(name, tmp_path / name))) for name in ("qwen2_vl", "qwen2_5_vl"))
+    adapt(one).save_adapter("policy", tmp_path / "adapter", base=BASE)
+    message = "trained on a Qwen2VLForConditionalGeneration, and this model is a Qwen2_5_VLForConditionalGeneration"
+    with pytest.raises(ValueError, match=message):
+        other.load_adapter("policy", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    config["auto_mapping"] = None
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    other.load_adapter("policy", tmp_path / "adapter")
+    assert other.adapter_parameters("policy"), "whose base is not told is judged by its shapes alone"
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _as(text: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "adapter_config.json").write_text(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_pickled, r"no adapter_model\.safetensors\. Only safetensors are read: a \.bin file is a pickle"),
+        (_cut, r"adapter_model\.safetensors is cut off.*Copy it again"),
+        (_without("adapter_model.safetensors"), r"has no adapter_model\.safetensors\. Copy the adapter again"),
+        (_without("adapter_config.json"), r"holds no adapter: adapter_config\.json is missing"),
+        (_as("{"), r"adapter_config\.json is no JSON"),
+        (_as('{"peft_type": "IA3"}'), r"is not that of a LoRA adapter"),
+    ],
+)
+def test_an_adapter_that_is_not_whole_is_named(
+    lm: VideoLM, adapted: VideoLM, tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    adapted.save_adapter("policy", tmp_path / "adapter", base=BASE)
+    spoil(tmp_path / "adapter")
+    with pytest.raises(ValueError, match=said):
+        lm.load_adapter("other", tmp_path / "adapter")
 
 
 def test_an_adapter_that_changes_nothing_is_refused(folder: Path, lm: VideoLM, tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ def _edit(file: Path, **fields: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
+def _with_processor(model: Path, processor: Path, to: Path) -> Path:
+    """The weights of one checkpoint beside the processor's and the tokenizer's files of another."""
+    shutil.copytree(processor, to)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copyfile(model / name, to / name)
+    return to
+
+
 def test_pickled_weights_are_refused_with_what_to_do(copy: Path) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
@@ -46,6 +54,27 @@ def test_weights_that_are_missing_are_not_made_up(copy: Path) -> None:
         {name: value for name, value in weights.items() if name != gone}, copy / "model.safetensors", {"format": "pt"}
     )
     with pytest.raises(ValueError, match=r"lacks 1 of its model's weights, such as .*mlp"):
+        VideoLM.load(str(copy))
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm"])
+def test_weights_that_the_configuration_does_not_know_are_not_dropped(tmp_path: Path, name: str) -> None:
+    folder = zoo.save(name, tmp_path / name)
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "vision_tower.head.weight": torch.zeros(2)}, folder / "model.safetensors", {"format": "pt"})
+    VideoLM.load(str(folder))  # Parts beside the language model may be left.
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    text.pop("layer_types", None)
+    _edit(folder / "config.json", text_config={**text, "num_hidden_layers": 2})
+    with pytest.raises(ValueError, match=r"\d+ weights in its language model's layers .* such as .*layers\.2\."):
+        VideoLM.load(str(folder))
+
+
+@pytest.mark.parametrize("size", [0, 100, 10_000])
+def test_weights_that_are_cut_off_are_named(copy: Path, size: int) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"The weights of .*copy' are cut off.*Download it again"):
         VideoLM.load(str(copy))
 
 
@@ -91,6 +120,43 @@ def test_a_template_that_shows_no_video_is_refused(copy: Path) -> None:
         template.write_text(text)
         with pytest.raises(ValueError, match=rf"The chat template of .*{problem}(.|\n)*Take the chat_template\.jinja"):
             VideoLM.load(str(copy))
+
+
+@pytest.mark.parametrize("other", ["smolvlm", "llava_onevision", "vlm_rlaif", "qwen3_vl"])
+def test_a_processor_of_another_family_is_refused(whole: Path, tmp_path: Path, other: str) -> None:
+    folder = _with_processor(whole, zoo.save(other, tmp_path / "other"), tmp_path / "mixed")
+    with pytest.raises(
+        ValueError, match=r"is a \w+Processor, and a model of type 'qwen2_vl' has a Qwen2VLProcessor or"
+    ):
+        VideoLM.load(str(folder))
+
+
+@pytest.mark.parametrize(("name", "other"), [("vlm_rlaif", "smolvlm"), ("smolvlm", "llava_onevision")])
+def test_no_family_takes_a_processor_of_another(tmp_path: Path, name: str, other: str) -> None:
+    folder = _with_processor(zoo.save(name, tmp_path / "one"), zoo.save(other, tmp_path / "other"), tmp_path / "mixed")
+    with pytest.raises(ValueError, match=r"is a \w+Processor, and a model of type"):
+        VideoLM.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ("patch_size", "patch_size 7, and its model patch_size 14"),
+        ("merge_size", "merge_size 7, and its model spatial_merge_size 2"),
+        ("temporal_patch_size", "temporal_patch_size 7, and its model temporal_patch_size 2"),
+    ],
+)
+def test_a_processor_that_cuts_other_patches_is_refused(copy: Path, size: str, told: str) -> None:
+    config = json.loads((copy / "processor_config.json").read_text())
+    config["video_processor"][size] = 7
+    _edit(copy / "processor_config.json", **config)
+    with pytest.raises(ValueError, match=told):
+        VideoLM.load(str(copy))
+
+
+def test_a_later_qwen_may_have_the_processor_of_an_earlier_one(whole: Path, tmp_path: Path) -> None:
+    folder = _with_processor(zoo.save("qwen2_5_vl", tmp_path / "later"), whole, tmp_path / "mixed")
+    assert VideoLM.load(str(folder)).core.config.model_type == "qwen2_5_vl"
 
 
 def test_what_is_missing_beside_the_weights_is_said_before_they_are_read(copy: Path) -> None:

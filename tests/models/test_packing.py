@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ANSWERS, adapt, prompts_of, save_random
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models.packing import pack_answers
 from models.sequences import Prompt
+from models.settings import Sampling
 from models.video_lm import VideoLM
 
 CPU = torch.device("cpu")
@@ -112,3 +114,36 @@ def test_attention_that_takes_no_such_mask_gets_a_row_an_answer(lm: VideoLM, mon
     monkeypatch.setattr(VideoLM, "_takes_any_attention", False)
     assert torch.allclose(lm.hidden(prompts, answers).last, expected, atol=1e-4)
     assert seen == [2]
+
+
+@pytest.mark.parametrize(("slides", "rows"), [(8, 5), (2048, 3), (None, 3)])
+def test_attention_that_slides_gets_a_row_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slides: int | None, rows: int
+) -> None:
+    """A mask of our own would let its layers see the whole prompt; over the whole window nothing slides."""
+    monkeypatch.setitem(zoo.TEXT, "sliding_window", slides)
+    monkeypatch.setattr(zoo, "LANGUAGE", "mistral")
+    lm = VideoLM.load(str(zoo.save("vlm_rlaif", tmp_path / "mistral")))
+    assert lm.core.config.get_text_config().model_type == "mistral"
+    assert lm.core.config.get_text_config().sliding_window == slides
+    asked = [lm.prompt(f"what happens first ? {'a red circle grows ' * count}") for count in (1, 8, 3)]
+    prompts = [asked[number] for number in (0, 1, 0, 2, 1)]
+    answers = [lm.response_ids(text) for text in (*ANSWERS, *ANSWERS[:2])]
+    assert len({load.row for load in lm.loads(prompts, answers)}) == rows
+    with torch.no_grad():
+        together, mask = lm.logprobs(prompts, answers)
+        for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            alone = lm.logprobs([prompt], [answer])[0][0]
+            assert torch.allclose(together[number][mask[number]], alone, atol=1e-5)
+        drawn = lm.generate(asked[1:2], Sampling(max_new_tokens=6), n=4, logprobs=True)[0]
+        again = lm.logprobs(asked[1:2] * 4, [said.ids for said in drawn])[0]
+    for said, row in zip(drawn, again, strict=True):
+        assert torch.allclose(torch.tensor(said.logprobs), row[: len(said.ids)], atol=1e-4)
+
+
+def test_an_answer_without_tokens_is_an_error() -> None:
+    prompt = Prompt((1, 2, 3), torch.empty(0, 4))
+    cases: list[list[tuple[int, ...]]] = [[()], [(1,), ()]]
+    for answers in cases:
+        with pytest.raises(ValueError, match="An answer without tokens"):
+            pack_answers([prompt] * len(answers), answers, PAD, CPU)

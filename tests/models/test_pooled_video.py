@@ -17,6 +17,7 @@ from models.families.vlm_rlaif import pad_to_square
 from models.llava_original import adapter_folder, convert_adapter, convert_checkpoint
 from models.reward_model import RewardModel
 from models.video_lm import VideoLM
+from tasks.model_files import faults_of
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 20, 40, 3), dtype=np.uint8)
 PLACES = (zoo.SIDE // 8) ** 2
@@ -188,6 +189,25 @@ def test_an_adapter_and_its_reward_head_load_on_the_converted_base(converted: Pa
     assert torch.isfinite(reward.score([prompt], [lm.response_ids("it is red .")])).all()
 
 
+@torch.no_grad()
+def test_a_converted_adapter_makes_a_checkpoint_of_its_own(converted: Path, tmp_path: Path) -> None:
+    """As docs/models.md says it is done."""
+    _adapter(tmp_path / "lora")
+    convert_adapter(tmp_path / "lora" / "adapter_model" / "lora_default", converted, tmp_path / "out")
+    lm = VideoLM.load(str(converted), merge=[tmp_path / "out"])
+    lm.core.save_pretrained(tmp_path / "merged")
+    lm.processor.save_pretrained(tmp_path / "merged")
+    assert not list(faults_of(tmp_path / "merged"))
+
+    def said(folder: Path, **more: Any) -> Tensor:
+        loaded = VideoLM.load(str(folder), **more)
+        prompt = loaded.prompt("what happens first ?", loaded.encode(FRAMES))
+        return loaded.logprobs([prompt], [loaded.response_ids("it is red .")])[0]
+
+    assert torch.allclose(said(tmp_path / "merged"), said(converted, adapter=tmp_path / "out"), atol=1e-4)
+    assert not torch.allclose(said(tmp_path / "merged"), said(converted), atol=1e-2)
+
+
 def test_a_head_two_levels_above_its_adapter_is_found(converted: Path, tmp_path: Path) -> None:
     _adapter(tmp_path / "rm")
     found = adapter_folder(tmp_path / "rm")
@@ -243,6 +263,75 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(
     with pytest.raises(ValueError, match="does not hold tensors alone and is not opened"):
         convert_checkpoint(tmp_path, None, tmp_path / "out")
     assert "a pickle ran" not in capsys.readouterr().out
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, r"holds no weights \(pytorch_model\*\.bin"),
+        ({"config.json": "{"}, r"config\.json is no JSON: .*Download it again"),
+        (
+            {"config.json": '{"mm_projector_type": "mlp2x_gelu", "mm_vision_tower": "TOWER"}'},
+            "does not say hidden_size",
+        ),
+        ({"model.safetensors": LFS}, r"model\.safetensors is cut off, or only points at the weights"),
+        ({"pytorch_model.bin": LFS}, r"pytorch_model\.bin does not hold tensors alone"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_converted(
+    original: Path, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    for file in original.iterdir():
+        if file.suffix != ".bin":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name, text in files.items():
+        (tmp_path / name).write_text(text.replace("TOWER", str(original.parent / "clip")))
+    with pytest.raises(ValueError, match=said):
+        convert_checkpoint(tmp_path, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_layer_may_be_left_out_where_it_is_the_table(original: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tied"
+    source.mkdir()
+    for file in original.iterdir():
+        (source / file.name).write_bytes(file.read_bytes())
+    shard = next(path for path in source.glob("*.bin") if "lm_head.weight" in torch.load(path, weights_only=True))
+    kept = torch.load(shard, weights_only=True)
+    table = kept.pop("lm_head.weight")
+    torch.save(kept, shard)
+    with pytest.raises(ValueError, match=r"lacks 1 weights, such as lm_head\.weight"):
+        convert_checkpoint(source, None, tmp_path / "out")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    convert_checkpoint(source, None, tmp_path / "out")
+    core = VideoLM.load(str(tmp_path / "out")).core
+    assert torch.equal(core.lm_head.weight, core.get_input_embeddings().weight)
+    assert core.lm_head.weight.shape[1] == table.shape[1]
+
+
+def test_an_adapter_is_converted_whole_and_for_its_base_or_not_at_all(converted: Path, tmp_path: Path) -> None:
+    weights = _adapter(tmp_path / "rm")
+    source = tmp_path / "rm" / "adapter_model" / "lora_default"
+
+    def refused(base: Path, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            convert_adapter(source, base, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    refused(tmp_path / "gone", r"gone is no base to stand on: config\.json is missing")
+    refused(zoo.save("smolvlm", tmp_path / "smolvlm"), r"is a 'smolvlm', no converted LLaVA")
+    torch.save({"weight": torch.randn(1, 40)}, tmp_path / "rm" / "reward_head")
+    refused(converted, r"reward_head holds no row of 32 weights")
+    torch.save({name: value.repeat(2, 2) for name, value in weights.items()}, source / "adapter_model.bin")
+    refused(converted, r"does not fit this model: .*is for layers of size 64, and this one's is 32")
+    (source / "adapter_model.bin").unlink()
+    refused(converted, r"holds no weights \(adapter_model\.bin")
+    (source / "adapter_config.json").write_text("{")
+    refused(converted, r"adapter_config\.json is no JSON")
 
 
 def test_what_is_missing_is_named(original: Path, tmp_path: Path) -> None:

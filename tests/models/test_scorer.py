@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_another_tokenizer_reads_the_text_and_a_cut_answer_gets_no_end(folder: P
     answers = [Response((5, 6), text, finished=True), Response((5,), text, finished=False)]
     expected = [scorer.reward.score(prompts[:1], [each]).item() for each in (ids, ids[:-1])]
     assert scorer.score(prompts, answers, Limits(2)).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_cut_answer_that_says_nothing_is_read_as_its_end(folder: Path, tmp_path: Path) -> None:
+    lm, other = VideoLM.load(str(folder)), VideoLM.load(str(_another(tmp_path / "other")))
+    other.tokenizer.add_tokens(["unheard"])
+    reward = _reward(other)
+    reward.form = replace(reward.form, prompt="")
+    scorer = scorer_of(reward, lm)
+    (found,) = scorer.score(scorer.read([0], 1), [Response((5,), "", finished=False)], Limits(1)).tolist()
+    assert found == pytest.approx(reward.score(scorer.read([0], 1), [other.response_ids("")]).item(), abs=1e-4)
 
 
 def test_answers_that_are_equal_have_one_reward(folder: Path) -> None:

@@ -15,6 +15,7 @@ SAID = """
     07 08 Frame1 Frame2 Frame3 Frame4 Frame5 Frame6 Frame7 Frame8 < > ; &
 """
 PAD, EOS, BOS, UNK = range(4)
+LANGUAGE = "llama"  # of LLaVA-1.5; others were tuned from Mistral
 SIDE = 32  # of a frame as the tower sees it
 TURNS = (
     "{% for m in messages %}{{ '<|im_start|> ' + m['role'] + ' ' }}{% for c in m['content'] %}"
@@ -145,7 +146,7 @@ def vlm_rlaif() -> tuple[Any, Any]:
     )
     config = t.LlavaConfig(
         vision_config=CLIP,
-        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT},
+        text_config={"model_type": LANGUAGE, "vocab_size": len(tokenizer), **TEXT},
         image_token_index=_id(tokenizer, "<image>"),
     )
     return t.LlavaForConditionalGeneration(config), processor

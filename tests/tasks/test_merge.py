@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_plain_transformers_loads_it_and_says_the_same(made: TrainedLake, tmp_pa
     assert (logprobs(made.base.load(made.lake)) - expected).abs().max() > 0.01, "the adapters change something"
     assert (logprobs(replace(made.base, merged=(made.sft,)).load(made.lake)) - expected).abs().max() > 0.01
     assert model.generation_config.suppress_tokens, "what is never sampled goes along"
+
+
+def test_the_base_s_own_settings_of_sampling_go_along(made: TrainedLake, tmp_path: Path) -> None:
+    """Those that none may save again, too: a temperature without sampling."""
+    base = Path(shutil.copytree(BASE, tmp_path / "base"))
+    file = base / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "temperature": 0.7, "repetition_penalty": 1.05}))
+    chosen = chosen_adapter(made.lake, "context")
+    merge(made.lake, chosen, base_of(chosen, str(base), any_base=True), tmp_path / "merged")
+    assert (tmp_path / "merged" / "generation_config.json").read_bytes() == file.read_bytes()
+    file.unlink()
+    merge(made.lake, chosen, base_of(chosen, str(base), any_base=True), tmp_path / "without")
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "without").generation_config.eos_token_id is not None
 
 
 def test_a_reward_models_head_goes_along(made: TrainedLake, tmp_path: Path) -> None:
@@ -108,7 +122,7 @@ def test_only_the_base_of_the_training_is_taken(made: TrainedLake, tmp_path: Pat
     with pytest.raises(AdapterError, match=r"is not the model that policy context .* was trained on"):
         base_of(chosen, str(other))
     assert base_of(chosen, str(other), any_base=True).name == str(other)
-    with pytest.raises(AdapterError, match="holds no config"):
+    with pytest.raises(AdapterError, match=r"its config\.json is missing"):
         base_of(chosen, str(tmp_path))
 
 

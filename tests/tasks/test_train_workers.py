@@ -51,8 +51,7 @@ class DiesOnce(TrainDpo):
 
 
 class RunsOutOfMemory(TrainDpo):
-    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:
-        self.model(lake)
+    def train(self, lake: Lake) -> tuple[int, str, dict[str, float]]:  # noqa: ARG002
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 

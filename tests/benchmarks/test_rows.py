@@ -1,4 +1,4 @@
-"""Rows of files of no official form: each is read or a fault, and none costs another."""
+"""Rows of files: each is read or a fault, and none costs another."""
 
 import gzip
 import zipfile
@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from by_rules import kinds
 
-from benchmarks.items import Fault
-from benchmarks.own_files import RowError, cell, content_name, kind_of_file, numbers, rows_of_file, wanted
+from benchmarks.files import kind_of_file, one_file
+from benchmarks.items import Fault, Item, Prediction
+from benchmarks.rows import PredictionRows, RowError, Rows, cell, content_name, numbers, rows_of_file, wanted
 from storage.errors import FormatError
 
 
 def read(path: Path) -> tuple[list[dict[str, object]], list[Fault]]:
-    faults: list[Fault] = []
-    return [dict(row.cells) for row in rows_of_file(path, faults)], faults
+    found = Rows()
+    return [row for _, row in found.objects(rows_of_file(path, "rows"))], found.faults
 
 
 def test_a_broken_line_of_json_lines_costs_no_other(tmp_path: Path) -> None:
@@ -66,13 +67,40 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(FormatError, match=r"rows\.json"):
-        list(rows_of_file(path, []))
+        rows_of_file(path, "rows")
+
+
+def test_an_object_is_no_list_but_one_line_of_json_lines(tmp_path: Path) -> None:
+    tree, line = tmp_path / "tree.json", tmp_path / "rows.jsonl"
+    tree.write_text('{"a":\n{"b": 1}}')
+    line.write_text('{"a": 1}\n')
+    with pytest.raises(FormatError, match="not a list of rows"):
+        read(tree)
+    assert read(line) == ([{"a": 1}], [])
+
+
+def test_a_prediction_that_cannot_be_read_leaves_its_item_to_the_next() -> None:
+    item = Item("1", "v", ("what",), "that")
+    found = PredictionRows([item, Item("2", "v", ("what",), "that")])
+    for where, id, reply in (("a", "1", 3), ("b", "1", "x"), ("c", "1", "y"), ("d", "", "z"), ("e", "9", "z")):
+        found.add(where, id, reply)
+    assert found.predictions.by_id == {"1": Prediction(("x",))}
+    assert [(fault.where, fault.kind) for fault in found.predictions.faults] == [
+        *(("a", "malformed"), ("c", "duplicate"), ("d", "malformed"), ("e", "unknown"), ("2", "missing")),
+    ]
+
+
+def test_the_one_file_is_found_under_any_name_but_those_of_others(tmp_path: Path) -> None:
+    assert one_file("quiz", {"labels": tmp_path / "l", "own": tmp_path / "q"}, "labels") == tmp_path / "q"
+    for files in ({}, {"labels": tmp_path / "l"}, {"": tmp_path / "q", "more": tmp_path / "m"}):
+        with pytest.raises(FormatError, match="quiz: wants one"):
+            one_file("quiz", files, "labels")
 
 
 def test_cells_are_texts_or_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"n": 7, "blank": "  ", "list": [1], "yes": true, "text": " a "}\n')
-    (row,) = rows_of_file(path, [])
+    ((_, row),) = rows_of_file(path, "rows")
     assert cell(row, "n") == "7"
     assert cell(row, "blank", "text") == "a"
     assert cell(row, "nothing") == ""

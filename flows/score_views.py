@@ -1,0 +1,191 @@
+"""Scores and comparisons of prediction files in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.evaluation.conditions import Unit
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Benchmark
+    from benchmarks.items import Fault
+    from benchmarks.metrics import Metric
+    from tasks.evaluation.comparison import Comparison, Difference, Flip
+    from tasks.evaluation.file_scores import FileScores
+    from tasks.evaluation.measured import Measured
+    from tasks.intervals import Interval
+
+_LONGEST = 70  # Characters of a reply that are shown in a line.
+
+
+def as_text(values: dict[str, Any]) -> str:
+    """JSON for a terminal or a pipe."""
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def scores_in_words(found: FileScores, made: Benchmark, faults: int | None) -> Iterator[str]:
+    """Lines to print: what was measured how, the table, statuses and faults (so many of them listed; None: all)."""
+    yield _title(found, made)
+    yield from _table(
+        ("metric", "of", "printed", "95 % interval", "n", "left out"), [_line(each) for each in found.measured]
+    )
+    statuses = ", ".join(f"{status} {count:,}" for status, count in found.statuses.most_common())
+    yield f"{found.predictions:,} predictions; grades by status: {statuses or 'none'}"
+    yield from _faults(found.faults, faults)
+
+
+def _title(found: FileScores, made: Benchmark) -> str:
+    how = "as the official script, its faults included" if found.protocol == "official" else ""
+    parts = [found.benchmark, f"protocol {found.protocol}{f' ({how})' if how else ''}"]
+    parts += [f"judge {found.judge}" if found.judge else "by rules", made.source]
+    return " · ".join(part for part in parts if part)
+
+
+def _line(each: Measured) -> tuple[str, ...]:
+    metric, found = each.metric, each.interval
+    interval = "" if found is None else _span(_unit(metric), found)
+    value = "-" if found is None else metric.printed
+    return metric.name, metric.group, value, interval, f"{metric.n:,}", f"{metric.left_out:,}"
+
+
+def _unit(metric: Metric | Difference) -> Unit:
+    return Unit(metric.scale, 4 if metric.digits is None else max(metric.digits, 1))
+
+
+def _span(unit: Unit, found: Interval, *, sign: bool = False) -> str:
+    return f"{unit.said(found.low, sign=sign)} to {unit.said(found.high, sign=sign)}"
+
+
+def _faults(faults: Sequence[Fault], most: int | None) -> Iterator[str]:
+    counts = Counter(each.kind for each in faults)
+    yield f"faults: {', '.join(f'{kind} {count:,}' for kind, count in counts.most_common()) or 'none'}"
+    for kind in counts:
+        own = [each for each in faults if each.kind == kind]
+        shown = own if most is None else own[:most]
+        yield from (f"  {kind}: {each.where}: {each.reason}" for each in shown)
+        if len(own) > len(shown):
+            yield f"  {kind}: {len(own) - len(shown):,} more; --faults all lists them"
+
+
+def scores_as_json(found: FileScores) -> dict[str, Any]:
+    """All of it, every fault too."""
+    return {
+        "benchmark": found.benchmark,
+        "protocol": found.protocol,
+        "judge": found.judge,
+        "predictions": found.predictions,
+        "metrics": [_metric(each) for each in found.measured],
+        "statuses": dict(found.statuses),
+        "faults": [{"kind": each.kind, "where": each.where, "reason": each.reason} for each in found.faults],
+    }
+
+
+def _metric(each: Measured) -> dict[str, Any]:
+    metric, found = each.metric, each.interval
+    interval = {"value": None, "low": None, "high": None} if found is None else _interval(found)
+    counts = {"n": metric.n, "left_out": metric.left_out}
+    return {"metric": metric.name, "group": metric.group, **interval, **counts, "printed": metric.printed}
+
+
+def _interval(found: Interval) -> dict[str, float]:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def comparison_in_words(found: Comparison, scores: FileScores, made: Benchmark, flips: int) -> Iterator[str]:
+    """Lines to print: what was compared how, both tables, and so many of the answers that flipped, each way."""
+    yield _title(scores, made)
+    yield f"{found.first} → {found.second}: {found.n:,} grades of both, {found.alone:,} of one alone"
+    yield from _table(
+        ("right or wrong", "both", "lost", "won", "neither", "no verdict", "p (McNemar, exact)"),
+        [
+            (each.aspect or "all", *map(str, (each.both, each.lost, each.won, each.neither, each.left_out)), _p(each.p))
+            for each in found.verdicts
+        ],
+    )
+    yield from _table(
+        ("metric", "of", "first", "second", "difference", "95 % interval", "n"),
+        [_difference(each) for each in found.differences],
+    )
+    for won, said in ((False, "right → wrong"), (True, "wrong → right")):
+        own = [each for each in found.flips if each.won == won]
+        yield from (f"  {said}: {_flip(each)}" for each in own[:flips])
+        if len(own) > flips:
+            yield f"  {said}: {len(own) - flips:,} more; --flips N lists N, --json all"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _difference(each: Difference) -> tuple[str, ...]:
+    unit = _unit(each)
+    values = (unit.said(each.first), unit.said(each.second), unit.said(each.found.value, sign=True))
+    return each.metric, each.group, *values, _span(unit, each.found, sign=True), f"{each.found.n:,}"
+
+
+def _flip(each: Flip) -> str:
+    from tasks.evaluation.flips import reply_of
+
+    item, aspect = each.first.item, each.first.aspect
+    said = [_cut(reply_of(side)) for side in (each.first, each.second)]
+    return f"{item.id}{f' ({aspect})' if aspect else ''}, true {item.answer!r}: {said[0]!r} → {said[1]!r}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def comparison_as_json(found: Comparison, scores: FileScores) -> dict[str, Any]:
+    """All of it, every flipped answer too."""
+    from tasks.evaluation.flips import reply_of
+
+    return {
+        "benchmark": scores.benchmark,
+        "protocol": scores.protocol,
+        "judge": scores.judge,
+        "first": found.first,
+        "second": found.second,
+        "n": found.n,
+        "alone": found.alone,
+        "verdicts": [
+            {name: getattr(each, name) for name in ("aspect", "both", "lost", "won", "neither", "left_out", "p")}
+            for each in found.verdicts
+        ],
+        "differences": [
+            {
+                "metric": each.metric,
+                "group": each.group,
+                "first": each.first,
+                "second": each.second,
+                **_interval(each.found),
+                "n": each.found.n,
+            }
+            for each in found.differences
+        ],
+        "flips": [
+            {
+                "item": each.first.item.id,
+                "aspect": each.first.aspect,
+                "won": each.won,
+                "first": reply_of(each.first),
+                "second": reply_of(each.second),
+            }
+            for each in found.flips
+        ],
+    }
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns side by side, numbers to the right."""
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for line in (head, *rows):
+        cells = [
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

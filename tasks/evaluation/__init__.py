@@ -1,0 +1,1 @@
+"""Scoring checkpoints on benchmarks: questions, answers, grades, and what the numbers come to."""

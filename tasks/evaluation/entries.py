@@ -1,0 +1,101 @@
+"""`scores.json` of a run of `evaluate`: every number with all that it depends on.
+
+Scores by different judges, protocols or frames are entries of their own and are never averaged or set in one column.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of one checkpoint on one benchmark.
+
+    Attributes:
+        benchmark: the key under which the run's parameters have it (`registry` is what it is of); two keys may be of
+            one benchmark, with other frames, files or judges.
+        registry: name of the benchmark in benchmarks.registry.
+        split: of the annotation files, as the parameters call it; "" where they do not say.
+        checkpoint: label of the checkpoint in the run.
+        model: name of the model, with what identifies its weights: "<label>@<identity>".
+        protocol: by which it was graded.
+        judge: who decided where rules did not: model and version; "" where no judge was asked.
+        prompt_hash: of the texts that the model and the judge were given.
+        frames: frame set that the model was shown.
+        n_frames: most frames of a video that it was shown.
+        decoding: temperature, top_p and max_new_tokens.
+        metric: name of the number, such as "accuracy".
+        group: what part of the items it is about: "overall", or "duration: short".
+        value: the number; None where no item counts.
+        low, high: 95 % bootstrap interval, videos resampled; None likewise.
+        n: items in the number.
+        left_out: items that the protocol leaves out of it.
+        printed: as the official script prints it.
+        statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
+        faults: rows of the annotation files that are no items, and items that could not be asked, by kind.
+        stages: keys of the stages "questions", "predictions" and "grades" in the lake.
+    """
+
+    benchmark: str
+    registry: str
+    split: str
+    checkpoint: str
+    model: str
+    protocol: str
+    judge: str
+    prompt_hash: str
+    frames: str
+    n_frames: int
+    decoding: dict[str, float]
+    metric: str
+    group: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    left_out: int
+    printed: str
+    statuses: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The numbers of a run, in the order of its parameters and of the official tables."""
+
+    run: str
+    entries: tuple[Entry, ...]
+
+
+def finite(number: float) -> float | None:
+    """The number as JSON has it: None for what is none."""
+    return number if math.isfinite(number) else None
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Writes the file, whole or not at all."""
+    fresh = path.with_suffix(".part")
+    text = json.dumps(asdict(scores), indent=1, ensure_ascii=False, allow_nan=False)
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def read_scores(path: Path) -> Scores:
+    """The numbers in a file that `write_scores` wrote.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Scores(said["run"], tuple(Entry(**each) for each in said["entries"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file of scores ({error}); `rlaif evaluate` writes one.") from error

@@ -1,0 +1,93 @@
+"""Who decides what an answer is worth where rules cannot: a model here, or one behind an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from benchmarks.grades import Call
+from models.endpoint_settings import JudgeEndpoint
+from tasks.answering import answers_in_batches
+from tasks.evaluation.config import GradingConfig
+from tasks.fanout import StageFailure, derive_seed
+from tasks.judge_endpoint import endpoint_speaker
+from tasks.model_ref import ModelRef
+
+if TYPE_CHECKING:
+    from models.endpoint import Message
+    from models.listwise import Reply
+    from models.sequences import Prompt
+    from storage.lake import Lake
+
+
+def judge_name(judge: ModelRef | JudgeEndpoint | None) -> str | None:
+    """A judge as grades and scores name it: its model, with what identifies version and settings."""
+    if judge is None:
+        return None
+    return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"
+
+
+class GradingJudge(Protocol):
+    """Replies to calls.
+
+    Attributes:
+        reasks: how often it may be asked again for what it said nothing usable to.
+    """
+
+    reasks: int
+
+    def ask(self, calls: Sequence[Call], again: int, seed: int) -> list[Reply]:
+        """One reply a call, in order; `again`: how often these were asked before. Raises StageFailure."""
+        ...
+
+
+class LocalGradingJudge:
+    """A model on this machine. It is shown no video: all that a call says is text."""
+
+    def __init__(self, model: ModelRef, lake: Lake, config: GradingConfig) -> None:
+        self._lm = model.load(lake)
+        self._config = config
+        self.reasks = config.reasks if config.sampling.temperature > 0 else 0
+
+    def ask(self, calls: Sequence[Call], again: int, seed: int) -> list[Reply]:
+        from models.listwise import Reply
+        from models.prompting import check_room
+
+        replies: dict[int, Reply] = {}
+        prompts: dict[int, Prompt] = {}
+        for number, call in enumerate(calls):
+            try:
+                prompt = self._lm.prompt(call.user, None, system=call.system)
+                check_room(self._lm, [prompt], self._config.sampling.max_new_tokens)
+                prompts[number] = prompt
+            except ValueError as error:  # A text that holds a video's placeholder, or is longer than the window.
+                replies[number] = Reply("", str(error))
+        seeds = partial(derive_seed, seed, "judge", again)
+        asked = list(prompts.values())
+        said = answers_in_batches(self._lm, asked, self._config.sampling, self._config.batch_size, seeds)
+        for number, (response,) in zip(prompts, said, strict=True):
+            replies[number] = Reply(response.text)
+        return [replies[number] for number in range(len(calls))]
+
+
+class EndpointGradingJudge:
+    """A model behind an OpenAI-compatible endpoint; what was paid once is not asked again."""
+
+    def __init__(self, endpoint: JudgeEndpoint, lake: str, workers: int) -> None:
+        """Raises StageFailure, as tasks.judge_endpoint.endpoint_judge."""
+        self._speaker = endpoint_speaker(endpoint, lake=lake, workers=workers)
+        self.reasks = endpoint.reasks
+
+    def ask(self, calls: Sequence[Call], again: int, seed: int) -> list[Reply]:  # noqa: ARG002 - the endpoint draws
+        from models.endpoint import EndpointError
+
+        try:
+            return self._speaker.chat([_messages(call) for call in calls], again)
+        except EndpointError as error:
+            raise StageFailure(str(error)) from None
+
+
+def _messages(call: Call) -> list[Message]:
+    system = [{"role": "system", "content": call.system}] if call.system is not None else []
+    return [*system, {"role": "user", "content": call.user}]

@@ -1,0 +1,198 @@
+"""Our numbers beside published ones: clearly apart, and in one table only by the same rules or the same judge.
+
+A judge is the same where its snapshot and its prompts are. Ours are worded by us (benchmarks/prompts), so what a judge
+decided here has a table of its own beside the published one of the same snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.published import Published, read_published
+from tasks.evaluation.conditions import OVERALL, Unit, unit_of
+from tasks.evaluation.entries import Entry
+
+HERE = "measured here"
+KINDS = {"published": "published", "re-run": "re-run by others", "here": HERE}
+OWN_TASK = "custom"
+OWN_SCORER = "official"  # What published numbers mean that name no scorer.
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number as it is shown, with its interval where it was measured here."""
+
+    said: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's numbers from one source.
+
+    Attributes:
+        kind: whose numbers they are (KINDS).
+        values: by column; a column may be missing.
+        source: where they can be read, or how they were measured here.
+        secondary: the source repeats them.
+    """
+
+    model: str
+    kind: str
+    values: dict[str, Value]
+    source: str
+    note: str
+    secondary: bool = False
+
+    @property
+    def address(self) -> str:
+        """The source, where it is one of the web."""
+        return self.source if self.source.startswith("https://") else ""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Numbers that may stand in one table: of one benchmark, by rules or by one snapshot of a judge, and one scorer.
+
+    Attributes:
+        benchmark: name in the registry.
+        judge: with its snapshot; "": rules.
+        scorer: script or protocol.
+        prompts: hash of the texts that the judge was given here; "" of published numbers.
+        alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
+        columns: metrics, with their groups where these are not all items; and whether they are per cent.
+        rows: published, re-run and measured here, in this order.
+    """
+
+    benchmark: str
+    judge: str
+    scorer: str
+    prompts: str
+    alone: str
+    columns: dict[str, bool]
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        judged = f"judge {self.judge}" if self.judge else "by rules"
+        more = f", prompts {self.prompts}" if self.prompts else ", snapshot not said" if self.alone else ""
+        return f"{self.benchmark}: {judged}, scorer {self.scorer}{more}"
+
+
+_Place = tuple[str, str, str, str, str]  # The first five attributes of a shelf.
+
+
+def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = None) -> list[Shelf]:
+    """The tables of all benchmarks that were measured, those with a number of ours first.
+
+    Args:
+        entries: measured here; without any, all that is known is shown.
+        known: published numbers; None: those that come with the project.
+    """
+    told = list(read_published() if known is None else known)
+    benchmarks = dict.fromkeys([_name(each) for each in entries] or [each.benchmark for each in told])
+    theirs: dict[_Place, list[Published]] = {}
+    for one in told:
+        theirs.setdefault(_place(one), []).append(one)
+    ours: dict[_Place, list[Entry]] = {}
+    for each in entries:
+        prompts = each.prompt_hash if each.judge else ""
+        ours.setdefault((_name(each), judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
+    places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
+    order, judges = list(benchmarks), {place[:2] for place in ours}
+    places.sort(key=lambda place: (order.index(place[0]), place[:2] not in judges))
+    return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
+
+
+def published_benchmarks() -> frozenset[str]:
+    """The benchmarks of which published numbers are known."""
+    return frozenset(each.benchmark for each in read_published())
+
+
+def _name(each: Entry) -> str:
+    """The benchmark of a number; tasks of one's own are benchmarks of their own."""
+    return each.benchmark if each.registry == OWN_TASK else each.registry
+
+
+def judge_of(judge: str) -> str:
+    """The judge's model and version, as published numbers name it: without what identifies its settings."""
+    return judge.rpartition("@")[0] if "@" in judge else judge
+
+
+def _place(one: Published) -> _Place:
+    judge = f"{one.judge}-{one.snapshot}" if one.snapshot else one.judge
+    alone = one.source if one.judge and not one.snapshot else ""
+    return one.benchmark, judge, one.scorer or OWN_SCORER, "", alone
+
+
+def _shelf(place: _Place, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:
+    wanted = dict.fromkeys([*(_column(one.metric, one.group) for one in theirs)])
+    shown = [each for each in ours if each.group == OVERALL or _column(each.metric, each.group) in wanted]
+    columns = {column: _percent(column, shown, theirs) for column in [*_columns(shown), *wanted]}
+    rows = [*_their_rows(theirs), *_our_rows(shown, columns)]
+    rows.sort(key=lambda row: list(KINDS.values()).index(row.kind))
+    return Shelf(*place, columns=columns, rows=tuple(rows))
+
+
+def _column(metric: str, group: str) -> str:
+    return metric if group == OVERALL else f"{metric}, {group}"
+
+
+def _columns(entries: Iterable[Entry]) -> list[str]:
+    return list(dict.fromkeys(_column(each.metric, each.group) for each in entries))
+
+
+def _percent(column: str, ours: Sequence[Entry], theirs: Sequence[Published]) -> bool:
+    """Whether a column holds shares: no number in it is beyond 1."""
+    numbers = [each.value for each in ours if _column(each.metric, each.group) == column and each.value is not None]
+    numbers += [one.value for one in theirs if _column(one.metric, one.group) == column]
+    return all(number <= 1 for number in numbers)
+
+
+def _their_rows(theirs: Sequence[Published]) -> list[Row]:
+    """One row for each model and source."""
+    found: dict[tuple[str, str, str, str, bool], list[Published]] = {}
+    for one in theirs:
+        found.setdefault((one.model, KINDS[one.kind], one.source, one.note, one.secondary), []).append(one)
+    return [
+        Row(model, kind, {_column(one.metric, one.group): _told(one, theirs) for one in own}, source, note, secondary)
+        for (model, kind, source, note, secondary), own in found.items()
+    ]
+
+
+def _told(one: Published, theirs: Sequence[Published]) -> Value:
+    share = _percent(_column(one.metric, one.group), (), theirs)
+    text = f"{one.value * (100 if share else 1):.6g}"
+    return Value(text if "." in text else f"{text}.0")
+
+
+def _our_rows(ours: Sequence[Entry], columns: dict[str, bool]) -> list[Row]:
+    """One row for each checkpoint and way of measuring."""
+    found: dict[tuple[str, str, str], list[Entry]] = {}
+    for each in ours:
+        drawn = ", ".join(f"{name} {value:g}" for name, value in each.decoding.items())
+        frames = f"frames {each.frames}{f', at most {each.n_frames}' if each.n_frames else ''}"
+        how = ", ".join(part for part in (each.benchmark, each.split, frames, drawn) if part)
+        found.setdefault((each.checkpoint, how, each.prompt_hash), []).append(each)
+    return [
+        Row(
+            model=checkpoint,
+            kind=HERE,
+            values={_column(each.metric, each.group): _measured(each, ours, columns) for each in own},
+            source=how,
+            note=f"{_counts(own[0])}; prompts {prompts}",
+        )
+        for (checkpoint, how, prompts), own in found.items()
+    ]
+
+
+def _counts(each: Entry) -> str:
+    return f"{each.n:,} items" + (f", {each.left_out:,} left out" if each.left_out else "")
+
+
+def _measured(each: Entry, ours: Sequence[Entry], columns: dict[str, bool]) -> Value:
+    unit = unit_of(other for other in ours if other.metric == each.metric)
+    if columns[_column(each.metric, each.group)] and unit.scale == 1:
+        unit = Unit(100.0, max(1, unit.digits - 2))
+    return Value(unit.said(each.value), "" if each.low is None else f"{unit.said(each.low)} to {unit.said(each.high)}")

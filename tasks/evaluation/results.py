@@ -1,0 +1,191 @@
+"""What the grades of an evaluation come to: metrics with intervals, and prediction files for the official scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from benchmarks.grades import Graded
+from benchmarks.items import Prediction
+from models.endpoint_settings import JudgeEndpoint
+from storage.lake import Lake
+from tasks.evaluation.config import ScoredBenchmark
+from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
+from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
+from tasks.evaluation.judges import judge_name
+from tasks.evaluation.measured import measured
+from tasks.intervals import RESAMPLES
+from tasks.model_ref import ModelRef
+from tasks.progress import Progress
+from tasks.stage import StageRef
+
+logger = logging.getLogger(__name__)
+PREDICTIONS = "predictions"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A checkpoint's answers to a benchmark's questions, and their grades by one protocol.
+
+    Attributes:
+        label: key of the benchmark in the run's parameters.
+        scored: the benchmark.
+        checkpoint: what it is called in the run.
+        model: the model.
+        protocol: by which was graded.
+        judge: who decided where rules did not.
+        questions, predictions, grades: the stages.
+    """
+
+    label: str
+    scored: ScoredBenchmark
+    checkpoint: str
+    model: ModelRef | JudgeEndpoint
+    protocol: str
+    judge: ModelRef | JudgeEndpoint | None
+    questions: StageRef
+    predictions: StageRef
+    grades: StageRef
+
+
+def results(
+    lake: Lake,
+    run: str,
+    evaluated: Sequence[Evaluated],
+    folder: Path,
+    progress: Progress,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Path:
+    """Writes `scores.json` into the folder, and predictions/<benchmark>/<checkpoint>/ in the official form.
+
+    Args:
+        lake: holds the stages.
+        run: name of the run.
+        evaluated: what is in the result, in its order.
+        folder: of the run's results.
+        progress: shows how far it is.
+        resamples: of the 95 % intervals, in which the questions of a video are drawn together.
+        seed: of the resamples.
+
+    Returns:
+        The file of the scores.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = progress.start("results", len(evaluated))
+    entries: list[Entry] = []
+    written = set[tuple[str, str]]()
+    try:
+        for each in evaluated:
+            asked = _Asked.of(lake, each)
+            entries += asked.entries(resamples, seed)
+            if (each.label, each.checkpoint) not in written:
+                written.add((each.label, each.checkpoint))
+                asked.write(folder / PREDICTIONS / each.label / each.checkpoint)
+            bar.advance()
+    finally:
+        bar.finish()
+    write_scores(folder / SCORES, Scores(run, tuple(entries)))
+    return folder / SCORES
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows of an evaluation."""
+
+    about: Evaluated
+    questions: list[Row]
+    predictions: dict[str, Prediction]
+    graded: list[Graded]
+    grades: list[Row]
+    unasked: list[str]
+    n_frames: int
+
+    @classmethod
+    def of(cls, lake: Lake, about: Evaluated) -> _Asked:
+        table = lake.table(about.questions.table)
+        rows = table.read(about.questions.key).to_pylist()
+        items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
+        predictions = predictions_by_question(lake, about.predictions)
+        columns = ["status", "reason", "n_frames"]
+        said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
+        graded, grades = list[Graded](), list[Row]()
+        by_aspect = {
+            (row["question"], row["aspect"]): row
+            for row in lake.table(about.grades.table).read(about.grades.key).to_pylist()
+            if row["status"] == "ok"
+        }
+        for item in map(item_of, items):
+            for aspect in item.aspects:
+                if (row := by_aspect.get((item.id, aspect))) is not None:
+                    graded.append(Graded(item, aspect, predictions.get(item.id), grade_of(row)))
+                    grades.append(row)
+        # An item without a video is among the questions and among what was not answered: it counts once.
+        unasked = [row["reason"] for row in rows if row["status"] != "ok"]
+        unasked += [row["reason"] for row in said if row["status"] != "ok"]
+        n_frames = max((row["n_frames"] or 0 for row in said), default=0)
+        return cls(about, items, predictions, graded, grades, unasked, n_frames)
+
+    def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
+        """The numbers, in the order of the official table."""
+        plain = self._plain()
+        for metric in self.about.scored.made.metrics(self.graded, self.about.protocol):
+            interval = measured(metric, resamples, seed).interval
+            yield replace(
+                plain,
+                metric=metric.name,
+                group=metric.group,
+                value=finite(metric.value),
+                low=None if interval is None else finite(interval.low),
+                high=None if interval is None else finite(interval.high),
+                n=metric.n,
+                left_out=metric.left_out,
+                printed=metric.printed,
+            )
+
+    def _plain(self) -> Entry:
+        """What all numbers share."""
+        about, scored = self.about, self.about.scored
+        texts = json.dumps(dict(scored.made.texts), sort_keys=True)
+        judged = any(row["judge"] is not None for row in self.grades)
+        return Entry(
+            benchmark=about.label,
+            registry=scored.benchmark,
+            split=scored.split,
+            checkpoint=about.checkpoint,
+            model=judge_name(about.model) or "",
+            protocol=about.protocol,
+            judge=(judge_name(about.judge) or "") if judged else "",
+            prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],
+            frames=scored.frame_set,
+            n_frames=self.n_frames,
+            decoding=asdict(scored.sampling),
+            metric="",
+            group="",
+            value=None,
+            low=None,
+            high=None,
+            n=0,
+            left_out=0,
+            printed="",
+            statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
+            faults=dict(sorted(Counter(reason.partition(": ")[0] for reason in self.unasked).items())),
+            stages={
+                "questions": about.questions.key,
+                "predictions": about.predictions.key,
+                "grades": about.grades.key,
+            },
+        )
+
+    def write(self, folder: Path) -> None:
+        """The predictions as the official script reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        items = [item_of(row) for row in self.questions]
+        files = self.about.scored.made.write(folder, items, self.predictions)
+        logger.info("predictions of %s: %s", self.about.checkpoint, ", ".join(map(str, files)))

@@ -1,0 +1,200 @@
+"""`rlaif score`, `rlaif compare` and `rlaif results` on files: a small benchmark, and the real ones of NExT-QA."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import Call, FakeEndpoint, Said, completion
+from quiz import known, questions, write_csv
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.presets import PresetError
+from flows.score_command import endpoint_of
+
+ITEMS = questions(12)
+
+
+@pytest.fixture(autouse=True)
+def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quiz among the benchmarks."""
+    known(monkeypatch)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """Annotations of 12 questions, one of them without an answer; replies to 9 of them and to one that is unknown."""
+    csv = write_csv(tmp_path / "quiz.csv", ITEMS)
+    with csv.open("a") as file:
+        file.write("q999,v9,is it?,,odd\n")
+    said = {each.id: each.answer for each in ITEMS[:6]} | {each.id: "maybe" for each in ITEMS[6:9]}
+    return str(csv), replied(tmp_path / "said.json", said | {"q008": "", "q777": "yes"})
+
+
+def replied(path: Path, said: dict[str, str]) -> str:
+    path.write_text(json.dumps(said))
+    return str(path)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def score(files: tuple[str, str], *options: str) -> str:
+    return run("score", "quiz", "--annotations", files[0], "--predictions", files[1], *options)
+
+
+def test_official_leaves_out_and_strict_counts(files: tuple[str, str]) -> None:
+    official = score(files)
+    assert "quiz · protocol official (as the official script, its faults included) · by rules" in official
+    assert re.search(r"accuracy  overall +75\.00 +\S+ to \S+ +8 +4\n", official)
+    strict = score(files, "--protocol", "strict")
+    assert re.search(r"accuracy  overall +0\.5000 +\S+ to \S+ +12 +0\n", strict)
+    assert "9 predictions; grades by status: ok 8, missing 3, empty 1" in strict
+
+
+def test_every_fault_is_counted_and_listed_on_request(files: tuple[str, str]) -> None:
+    few = score(files, "--faults", "1")
+    assert "faults: missing 3, no answer 1, unknown 1" in few
+    assert "  missing: 2 more; --faults all lists them" in few
+    every = score(files, "--faults", "all")
+    for item in ("q009", "q010", "q011"):
+        assert f"  missing: {item}: there is no reply to it" in every
+    assert "  no answer: q999: there is nothing to score against" in every
+    assert "  unknown: q777: no question has this id" in every
+    with pytest.raises(ValueError, match="'many' must be a number or all"):
+        score(files, "--faults", "many")
+
+
+def test_json_has_every_number_and_fault(files: tuple[str, str]) -> None:
+    found = json.loads(score(files, "--json"))
+    overall = next(each for each in found["metrics"] if each["group"] == "overall")
+    assert (overall["value"], overall["n"], overall["left_out"], overall["printed"]) == (0.75, 8, 4, "75.00")
+    assert overall["low"] <= 0.75 <= overall["high"]
+    assert len(found["faults"]) == 5
+    assert found["judge"] == ""
+
+
+def test_numbers_that_no_item_counts_in_are_none(tmp_path: Path) -> None:
+    nothing = str(write_csv(tmp_path / "quiz.csv", ITEMS)), replied(tmp_path / "said.json", {})
+    assert json.loads(score(nothing, "--json"))["metrics"][0]["value"] is None
+    assert re.search(r"accuracy  overall +- +0 +12\n", score(nothing))
+
+
+def test_what_is_asked_wrongly_says_what_is_known(files: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"quiz knows no protocol 'lax'; known: official, strict, judged\."):
+        score(files, "--protocol", "lax")
+    with pytest.raises(ValueError, match="There is no benchmark 'quizz'"):
+        run("score", "quizz", "--annotations", files[0], "--predictions", files[1])
+    with pytest.raises(ValueError, match="quiz takes one annotation file; given"):
+        score(files, "--annotations", files[0])
+    with pytest.raises(ValueError, match="unexpected keyword argument 'deep'"):
+        score(files, "--set", "deep=1")
+    assert "loud" not in score(files, "--set", "loud=true")
+
+
+def test_a_judge_is_asked_for_and_decides(files: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"8 of 12 grades of quiz by protocol 'judged' are a judge's, and none"):
+        score(files, "--protocol", "judged")
+
+    def reply(call: Call) -> Said:
+        number = int(str(call.body["messages"][-1]["content"]).split("is it ")[1].split("?")[0])
+        return Said(completion({6: "7", 7: "no idea"}.get(number, "4")))
+
+    with FakeEndpoint(reply) as endpoint:
+        settings = tmp_path / "judge.yaml"
+        settings.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\nreasks: 1\n")
+        options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
+        said = score(files, *options)
+        calls = len(endpoint.calls)
+        again = json.loads(score(files, *options, "--json"))
+        assert len(endpoint.calls) == calls, "what was paid for once is not asked again"
+    assert calls == 8 + 2, "two replies could not be used and were asked for once more"
+    assert "judge judge-1@" in said
+    assert again["judge"].startswith("judge-1@")
+    assert again["statuses"] == {"ok": 6, "missing": 3, "no verdict": 1, "out of range": 1, "empty": 1}
+    values = {each["metric"]: each["value"] for each in again["metrics"] if each["group"] == "overall"}
+    assert values == {"accuracy": 0.5, "score": 4.0}
+
+
+def test_a_judge_is_found_in_a_file_or_a_preset(tmp_path: Path) -> None:
+    one = {"base_url": "http://localhost:1/v1", "model": "a"}
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(json.dumps({"grading": {"endpoints": {"first": one}}}))
+    assert endpoint_of(str(preset)).model == "a"
+    preset.write_text(json.dumps({"grading": {"endpoints": {"first": one, "second": {**one, "model": "b"}}}}))
+    assert endpoint_of(f"{preset}:second").model == "b"
+    with pytest.raises(PresetError, match=r"has the endpoints first, second: name one of them, as \S+:first"):
+        endpoint_of(str(preset))
+    preset.write_text(json.dumps({**one, "modl": "b"}))
+    with pytest.raises(PresetError, match="modl"):
+        endpoint_of(str(preset))
+    preset.write_text("run: {name: x}")
+    with pytest.raises(PresetError, match="has no endpoint"):
+        endpoint_of(str(preset))
+    with pytest.raises(PresetError, match="There is no judge's file or preset"):
+        endpoint_of("nowhere")
+
+
+def test_compare_pairs_two_files(files: tuple[str, str], tmp_path: Path) -> None:
+    better = replied(tmp_path / "better.json", {each.id: each.answer for each in ITEMS[1:]} | {"q000": "maybe"})
+    options = ("compare", "quiz", "--annotations", files[0], "--first", files[1], "--second", better)
+    said = run(*options, "--protocol", "strict", "--flips", "1")
+    assert "said.json → better.json: 12 grades of both, 0 of one alone" in said
+    assert re.search(r"all +5 +1 +6 +0 +0 +0\.12\n", said)
+    assert re.search(r"accuracy  overall +0\.5000 +0\.9167 +\+0\.4167 ", said)
+    assert "right → wrong: q000, true 'no': 'no' → 'maybe'" in said
+    assert "wrong → right: 5 more" in said
+    found = json.loads(run(*options, "--protocol", "strict", "--json"))
+    assert found["verdicts"][0]["won"] == 6
+    assert len(found["flips"]) == 7
+
+
+def test_the_official_number_of_nextqa(test_data: Path) -> None:
+    folder = test_data / "annotations" / "nextqa_mc"
+    files = (str(folder / "val.csv.gz"), str(folder / "HGA-bert-ft-h256-val-example.json.gz"))
+    options = ("score", "nextqa", "--annotations", files[0], "--predictions", files[1])
+    assert re.search(r"accuracy  overall +49\.74 +\S+ to \S+ +4,996 +0\n", run(*options, "--protocol", "official"))
+    strict = json.loads(run(*options, "--protocol", "strict", "--json"))
+    overall = next(each for each in strict["metrics"] if each["group"] == "overall")
+    right = sum(each["prediction"] == each["answer"] for each in predictions(files[1]).values())
+    assert overall["value"] == right / 4996
+
+
+def predictions(file: str) -> dict[str, dict[str, Any]]:
+    with gzip.open(file) as opened:
+        found: dict[str, dict[str, Any]] = json.load(opened)
+    return found
+
+
+def test_results_shows_published_numbers_without_any_of_ours(tmp_path: Path) -> None:
+    page = tmp_path / "results.html"
+    assert str(page) in run("results", "--to", str(page), "--benchmark", "msvd_qa")
+    assert "re-run by others" in page.read_text()
+    with pytest.raises(ValueError, match="There is no benchmark 'msvd'"):
+        run("results", "--to", str(page), "--benchmark", "msvd")
+    with pytest.raises(ValueError, match="is no file of scores"):
+        run("results", str(tmp_path), "--to", str(page))
+
+
+def test_rules_need_neither_torch_nor_ray_nor_prefect(files: tuple[str, str]) -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
+        "from typer.testing import CliRunner; from flows.cli import app\n"
+        "import quiz; from benchmarks.registry import KNOWN\n"
+        "sys.modules['benchmarks.quiz'] = quiz; KNOWN['quiz'] = ('quiz', 'Quiz')\n"
+        f"options = ['score', 'quiz', '--annotations', {files[0]!r}, '--predictions', {files[1]!r}]\n"
+        "assert CliRunner().invoke(app, options).exit_code == 0\n"
+        "print([name for name in ('torch', 'ray', 'prefect', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

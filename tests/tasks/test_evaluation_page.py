@@ -1,0 +1,242 @@
+"""The page of an evaluation, read as a browser would read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluated_lake import JUDGE, Answered, entries_of
+from quiz import Quiz, known, questions
+from small import keep_scenes, scenes
+from test_audit_page import svgs
+from test_report import Elements, plain
+
+from benchmarks.items import Item, Prediction
+from benchmarks.published import Published
+from storage.lake import Lake
+from tasks.evaluation.conditions import conditions_of, unit_of
+from tasks.evaluation.entries import Entry, Scores
+from tasks.evaluation.file_scores import grades_of
+from tasks.evaluation.page import evaluation_page
+from tasks.evaluation.published_scores import HERE, shelves_of
+from tasks.evaluation.results_page import results_page
+
+MEASURED_TWICE = ({}, {"benchmark": "short"}, {"prompt_hash": "0"}, {"frames": "few"}, {"decoding": {"top_p": 0.9}})
+HOSTILE = "<script>alert('x')</script> & </article>"
+ITEMS = questions(60)
+
+
+def replies(right: set[int], hostile: str = "") -> dict[str, str]:
+    wrong = {"yes": "no", "no": "yes"}
+    return {
+        each.id: each.answer if place in right else hostile or wrong[each.answer] for place, each in enumerate(ITEMS)
+    }
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Answered:
+    """Two checkpoints on 60 questions about 30 videos, of which four have frames; the second is better."""
+    lake = Lake(tmp_path / "lake")
+    frames = keep_scenes(lake, dict(zip((f"v{n}" for n in range(4)), scenes(4).values(), strict=True)))
+    made = Answered(lake, ITEMS, frames)
+    from labels import complete
+
+    complete(lake, frames, {})
+    base = replies(set(range(25)), HOSTILE)
+    del base["q059"]
+    base["q058"] = ""
+    made.checkpoint("base", base, {each.id: "3" if n < 30 else "7" for n, each in enumerate(ITEMS)})
+    made.checkpoint(
+        "tuned", replies(set(range(5, 58))), {each.id: "5" if n else "dunno" for n, each in enumerate(ITEMS)}
+    )
+    return made
+
+
+@pytest.fixture(autouse=True)
+def quiz(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quiz among the benchmarks."""
+    known(monkeypatch)
+
+
+def page_of(answered: Answered, folder: Path, **more: Any) -> str:
+    return evaluation_page(answered.lake, answered.scores(), folder, **more).read_text()
+
+
+def table(text: str, begin: str, end: str) -> str:
+    return text[text.index(begin) : text.index(end, text.index(begin))]
+
+
+def test_the_page_shows_scores_comparisons_flips_and_faults(answered: Answered, tmp_path: Path) -> None:
+    page = page_of(answered, tmp_path / "run", command="rlaif evaluate here")
+    text = plain(page).replace("\u00a0", " ")
+    assert "tuned against base: better on quiz · val · strict." in text
+    assert "rlaif evaluate here" in text
+    for said in ("Protocol official", "Graded by judge judge-1@abc", "Frames policy, at most 8", "Prompts feedbeef"):
+        assert said in text, said
+    assert "temperature 0" in text
+    assert "<td>20</td><td>5</td><td>33</td><td>2</td><td>0</td><td>4.3e-06</td>" in page, "McNemar under strict"
+    assert "right → wrong" in text
+    assert "wrong → right" in text
+    assert "1 × q-lost: there is no video of it" in text
+    assert "the judge gave a score that is none" in text
+    assert 'src="data:image/png;base64,' in page
+    assert svgs(page)
+
+
+def test_what_differs_in_judge_or_protocol_stands_in_no_common_table(answered: Answered, tmp_path: Path) -> None:
+    conditions = conditions_of(answered.entries)
+    assert [(each.protocol, each.judge) for each in conditions] == [("official", ""), ("strict", ""), ("judged", JUDGE)]
+    assert all(each.checkpoints == ["base", "tuned"] for each in conditions)
+    for change in (
+        {"judge": "other@abc"},
+        {"frames": "judge"},
+        {"prompt_hash": "0"},
+        {"decoding": {"temperature": 1.0}},
+    ):
+        other = replace(answered.entries[0], **change)  # type: ignore[arg-type]
+        assert len(conditions_of([answered.entries[0], other])) == 2, change
+    text = plain(page_of(answered, tmp_path / "run"))
+    official = table(text, "quiz · val · official, rules", "quiz · val · strict, rules")
+    assert "1 empty" in official
+    assert official.count("tuned") == 1
+
+
+def test_numbers_are_written_as_the_official_script_prints_them(answered: Answered) -> None:
+    official, strict, judged = conditions_of(answered.entries)
+    assert official.cell("base", "accuracy").value == "43.10", "25 of 58: the empty and the missing are left out"
+    assert official.cell("base", "accuracy").left_out == 2
+    assert strict.cell("base", "accuracy").value == "0.4167"
+    assert judged.cell("tuned", "score").value == "5.0000"
+    assert unit_of([official.entry("base")]).said(-0.00001) == "0.00"
+    assert unit_of([official.entry("base")]).said(-0.1, sign=True) == "−10.00"
+
+
+def test_hostile_replies_stay_texts(answered: Answered, tmp_path: Path) -> None:
+    page = page_of(answered, tmp_path / "run")
+    assert "<script" not in page
+    assert " ".join(HOSTILE.split()) in plain(page)
+    for tag, attributes in Elements(page).found:
+        assert tag not in {"script", "iframe", "object", "embed"}
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("data:", "#", "https://"))
+
+
+def test_the_same_evaluation_gives_the_same_page(answered: Answered, tmp_path: Path) -> None:
+    assert page_of(answered, tmp_path / "one") == page_of(answered, tmp_path / "two")
+
+
+def test_one_checkpoint_alone_makes_a_page_too(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS)
+    made.checkpoint("base", replies(set(range(30))))
+    text = plain(page_of(made, tmp_path / "run"))
+    assert "base: accuracy 0.5000 on quiz · val · strict (60 items)." in text
+    assert "No two checkpoints answered the same questions" in text
+    assert "No answer flipped" in text
+
+
+def test_an_evaluation_without_scores_says_so(tmp_path: Path) -> None:
+    page = evaluation_page(Lake(tmp_path / "lake"), Scores("night", ()), tmp_path / "run")
+    text = plain(page.read_text())
+    assert "Nothing was scored." in text
+    assert "Nothing was scored in this run." in text
+
+
+def test_a_benchmark_of_which_no_item_counts_has_no_number(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS)
+    made.checkpoint("base", {})
+    made.checkpoint("tuned", replies(set(range(60))))
+    page = page_of(made, tmp_path / "run")
+    assert "no item counts" in plain(page)
+    Elements(page)
+
+
+def measured_here(judge: str = "") -> list[Entry]:
+    said = {each.id: Prediction((each.answer,)) for each in ITEMS[:30]}
+    return entries_of("tuned", "official", grades_of(Quiz(), ITEMS, said, "official"), judge)
+
+
+def known_numbers() -> list[Published]:
+    about = {"benchmark": "quiz", "metric": "accuracy", "source": "https://example.org/a"}
+    return [
+        Published(**about, model="theirs", value=0.4974, kind="published", judge="gpt", snapshot="0613"),
+        Published(**about, model="again", value=0.481, kind="re-run", judge="gpt", snapshot="0301", secondary=True),
+        Published(**about, model="unsaid", value=0.62, kind="published", judge="gpt"),
+        Published(
+            **about | {"source": "https://example.org/b"}, model="else", value=0.7, kind="published", judge="gpt"
+        ),
+        Published(**about, model="scores", value=0.5, kind="re-run"),
+        Published(**about | {"benchmark": "other"}, model="far", value=0.1, kind="published"),
+    ]
+
+
+def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None:
+    shelves = shelves_of(measured_here("gpt-0613@0123"), known_numbers())
+    assert [(each.judge, each.prompts, each.alone, [row.model for row in each.rows]) for each in shelves] == [
+        ("gpt-0613", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
+        ("gpt-0613", "", "", ["theirs"]),
+        ("gpt-0301", "", "", ["again"]),
+        ("gpt", "", "https://example.org/a", ["unsaid"]),
+        ("gpt", "", "https://example.org/b", ["else"]),
+        ("", "", "", ["scores"]),
+    ]
+    (ours,), (theirs,) = shelves[0].rows, shelves[1].rows
+    assert (theirs.kind, theirs.address) == ("published", "https://example.org/a")
+    assert theirs.values["accuracy"].said == "49.74"
+    assert (ours.kind, ours.values["accuracy"].said) == (HERE, "100.00")
+    assert shelves[2].rows[0].secondary
+    assert "snapshot not said" in shelves[3].title
+
+
+def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
+    first, *others = shelves_of(measured_here(), known_numbers())
+    assert [row.model for row in first.rows] == ["scores", "tuned"]
+    assert all(row.kind != HERE for each in others for row in each.rows)
+
+
+def test_tasks_of_ones_own_are_no_common_benchmark() -> None:
+    mine = [replace(each, registry="custom", benchmark=name) for name in ("one", "two") for each in measured_here()]
+    assert {each.benchmark: len(each.rows) for each in shelves_of(mine, [])} == {"one": 1, "two": 1}
+
+
+def test_what_differs_in_files_or_prompts_has_a_row_of_its_own() -> None:
+    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]  # type: ignore[arg-type]
+    (shelf,) = shelves_of(mine, [])
+    assert len(shelf.rows) == len(MEASURED_TWICE)
+
+
+def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
+    assert {each.benchmark for each in shelves_of([], known_numbers())} == {"quiz", "other"}
+    known = shelves_of([])
+    assert {row.kind for each in known for row in each.rows} == {"published", "re-run by others"}
+    for each in known:
+        assert each.columns
+        assert all(row.values for row in each.rows)
+
+
+def test_the_page_of_results_tells_runs_apart(tmp_path: Path) -> None:
+    runs = [Scores("one", tuple(measured_here())), Scores("two", tuple(measured_here()))]
+    page = results_page(runs, tmp_path / "new" / "results.html").read_text()
+    assert "Measured here (one, two), beside published numbers" in plain(page)
+    assert "one: tuned" in plain(page)
+    assert "two: tuned" in plain(page)
+    Elements(page)
+    every = results_page([], tmp_path / "results.html", ["msvd_qa"]).read_text()
+    assert "msvd_qa" in every
+    assert "tgif_qa" not in every
+
+
+def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
+    from tasks.evaluation.graded_rows import answers_of, benchmark_of
+
+    entry = next(each for each in answered.entries if each.checkpoint == "base" and each.protocol == "judged")
+    found = answers_of(answered.lake, entry)
+    assert found is not None
+    assert [each.item for each in found.graded] == [replace(each, source=dict(each.source)) for each in ITEMS]
+    assert found.graded[3].grade == Quiz().judged(ITEMS[3], "", "3", "judged")
+    assert found.graded[59].prediction is None
+    assert found.replies["q003", ""] == "3"
+    assert answers_of(answered.lake, replace(entry, stages={})) is None
+    assert isinstance(found.graded[0].item, Item)
+    assert benchmark_of(answered.lake, entry) == Quiz(loud=True)
