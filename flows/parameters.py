@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from flows.can_run import check_engine, check_weights
 from storage.places import absolute
 from tasks.agreement import AgreementConfig
 from tasks.audit_limits import AuditConfig
@@ -231,47 +232,10 @@ class Labelling(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _trains_together(self) -> Self:
-        if self.run.training_workers > 1 and self.models.fit_memory:
-            raise ValueError(
-                f"models.fit_memory cuts a step by what fits into one GPU, and the {self.run.training_workers} "
-                "run.training_workers must all cut it alike: set it to false, and forward_tokens to what fits"
-            )
-        if self.run.strategy == "zero3" and self.models.quantization != "none":
-            raise ValueError(
-                "run.strategy zero3 cannot divide weights in four bits: set models.quantization to none, or the "
-                "strategy to ddp or zero2"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_load(self) -> Self:
-        models, on_gpu = self.models, self.models.device.startswith("cuda")
-        if on_gpu and not self.run.gpus_per_worker:
-            raise ValueError(
-                f"models.device is {models.device}, and run.gpus_per_worker 0 hides the GPUs from the workers: set it "
-                "to 1, or models.device to cpu"
-            )
-        if models.quantization == "nf4" and not on_gpu:
-            raise ValueError(
-                f"models.quantization nf4 needs CUDA, and models.device is {models.device}: set device to cuda, or "
-                "quantization to none"
-            )
-        if models.dtype == "float16":
-            raise ValueError(
-                "models.dtype float16 cannot be trained in: its small gradients become 0, and losses are not scaled up "
-                "against that. Set it to bfloat16, or to float32 where the card does not know bfloat16"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _engines_take_the_weights(self) -> Self:
+    def _can_run(self) -> Self:
+        check_weights(self.run, self.models)
         for at, engine in self.engines():
-            if engine == "vllm" and (self.run.strategy == "zero3" or self.models.quantization != "none"):
-                raise ValueError(
-                    f"{at}.engine vllm takes the language model's weights whole and as they are: set it to "
-                    "transformers, or run.strategy to ddp or zero2 and models.quantization to none"
-                )
+            check_engine(self.run, self.models, at, engine)
         return self
 
     def engines(self) -> Iterator[tuple[str, str]]:

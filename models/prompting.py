@@ -31,33 +31,33 @@ def new_prompt(lm: VideoLM, text: str, shown: Footage | None, system: str | None
         ValueError: the text itself holds a token that stands for visual tokens, or the prompt is longer than the
             model's window.
     """
-    begun = torch.tensor(answer_ids(lm, begin) if begin else [], dtype=torch.long)
     if shown is None:
-        ids = torch.cat([prompt_ids(lm, text, None, 0, system), begun])
+        ids = prompt_ids(lm, text, None, 0, system, begin)
         check_window(lm, len(ids), 0)
         return Prompt(tuple(ids.tolist()), torch.empty(0, lm.hidden_size, dtype=lm.core.dtype))
     shown = Footage(shown.tokens.to(lm.core.dtype), shown.grid, shown.seconds)
     visual: Tensor = lm.family.join(lm.core, shown)
-    ids = torch.cat([prompt_ids(lm, text, shown, len(visual), system), begun])
+    ids = prompt_ids(lm, text, shown, len(visual), system, begin)
     check_window(lm, len(ids), len(visual))
     positions = lm.family.positions(lm.core, ids, shown)
     return Prompt(tuple(ids.tolist()), visual, positions)
 
 
-def prompt_ids(lm: VideoLM, text: str, shown: Footage | None, visual: int, system: str | None = None) -> Tensor:
-    """The tokens [L] of a question about frames that take `visual` places; of the frames no data is read.
+def prompt_ids(
+    lm: VideoLM, text: str, shown: Footage | None, visual: int, system: str | None = None, begin: str = ""
+) -> Tensor:
+    """The tokens [L] of a question about frames that take `visual` places, as of `new_prompt`.
 
-    `system`: the turn before it, if any.
+    Of the frames no data is read.
 
     Raises:
         ValueError: the text itself holds a token that stands for visual tokens.
     """
-    if shown is None:
-        ids = _ids(lm, _chat(lm, text, [], system))
-    else:
-        chat = _chat(lm, text, [{"type": lm.family.content}], system)
-        unfolded = lm.family.unfold(lm.processor, shown, visual)
-        ids = _ids(lm, chat.replace(lm.family.placeholder(lm.processor), unfolded))
+    begun = torch.tensor(answer_ids(lm, begin) if begin else [], dtype=torch.long)
+    chat = _chat(lm, text, [] if shown is None else [{"type": lm.family.content}], system)
+    if shown is not None:
+        chat = chat.replace(lm.family.placeholder(lm.processor), lm.family.unfold(lm.processor, shown, visual))
+    ids = torch.cat([_ids(lm, chat), begun])
     places = lm.family.places(lm.core.config)
     if sum(token in places for token in ids.tolist()) != visual:
         marks = lm.tokenizer.convert_ids_to_tokens(sorted(places))

@@ -78,7 +78,7 @@ class LoraSettings:
         try:
             re.compile(self.modules)
         except re.error as error:
-            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from None
+            raise ValueError(f"modules {self.modules!r} is no regular expression: {error}") from error
 
     def peft_config(self) -> LoraConfig:
         from peft import LoraConfig
