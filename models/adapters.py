@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from models.loading import SAFE
-from models.shape import speaks
+from models.shape import layers_for
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RIGHT_BASE = "Load it on the base that it was trained on."
@@ -56,30 +55,17 @@ def check_shapes(folder: Path, shapes: Mapping[str, Sequence[int]], core: Any) -
 
 
 def check_pattern(core: Any, pattern: str) -> None:
-    """Refuse an adapter on other layers than the language model's linear ones.
-
-    Visual tokens are computed once and kept, so that an adapter in the tower would be given no gradient, and would see
-    other tokens than those that are kept.
+    """Refuse an adapter on other layers than the language model's linear ones, before any is added.
 
     Args:
         core: the transformers model; it may have adapters.
         pattern: regular expression of the names of layers (models.settings.LoraSettings.modules).
 
     Raises:
-        ValueError: the pattern fits no layer, one outside the language model, or one that is not linear.
+        ValueError: as of models.shape.layers_for; or a layer is not linear.
     """
     plain = {name: layer for name, layer in core.named_modules() if ".lora_" not in name and "base_layer" not in name}
-    fitting = {name: layer for name, layer in plain.items() if re.fullmatch(pattern, name)}
-    if not fitting:
-        some = next(name for name, layer in plain.items() if speaks(name) and hasattr(layer, "in_features"))
-        raise ValueError(f"lora.modules {pattern!r} fits no layer of the model, whose layers are named as {some!r}.")
-    if outside := [name for name in fitting if not speaks(name)]:
-        raise ValueError(
-            f"lora.modules {pattern!r} fits {len(outside)} layers outside the language model, such as {outside[0]!r}. "
-            "Visual tokens are computed once, so nothing there would learn: name the language model in the pattern, as "
-            "in .*(language|text)_model.*\\.q_proj"
-        )
-    if other := [name for name, layer in fitting.items() if not hasattr(layer, "in_features")]:
+    if other := [name for name in layers_for(pattern, plain) if not hasattr(plain[name], "in_features")]:
         raise ValueError(f"lora.modules {pattern!r} fits {other[0]!r}, which is no linear layer: make it more exact.")
 
 

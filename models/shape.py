@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +116,11 @@ class ModelShape:
         return sum(size_in * size_out for size_in, size_out in self._on(modules))
 
     def lora(self, modules: str, rank: int) -> int:
-        """Weights of a LoRA adapter with this pattern; 0 where the pattern fits no layer."""
+        """Weights of a LoRA adapter with this pattern; ValueError as of `layers_for`."""
         return sum(rank * (size_in + size_out) for size_in, size_out in self._on(modules))
 
     def _on(self, modules: str) -> list[tuple[int, int]]:
-        return [sizes for key, sizes in self.linear.items() if re.fullmatch(modules, key)]
+        return [self.linear[name] for name in layers_for(modules, self.linear)]
 
     def frame_patches(self, size: tuple[int, int]) -> int:
         """What the tower computes of one frame of `size` (height, width) pixels, in tokens."""
@@ -164,6 +164,33 @@ class ModelShape:
         """
         newline = int(self.model_type == "llava_onevision")
         return self.kept_tokens(frames, size) + newline + frames * LABEL_TOKENS.get(self.model_type, 0)
+
+
+def layers_for(pattern: str, names: Iterable[str]) -> list[str]:
+    """The layers that an adapter stands on.
+
+    Visual tokens are computed once and kept, so that an adapter in the tower would be given no gradient, and would see
+    other tokens than those that are kept.
+
+    Args:
+        pattern: regular expression of whole names (models.settings.LoraSettings.modules).
+        names: of the model's layers.
+
+    Raises:
+        ValueError: the pattern fits no layer, or one outside the language model.
+    """
+    known = list(names)
+    fitting = [name for name in known if re.fullmatch(pattern, name)]
+    if not fitting:
+        some = next((name for name in known if speaks(name) and name.endswith("proj")), known[-1])
+        raise ValueError(f"lora.modules {pattern!r} fits no layer of the model, whose layers have names as {some!r}.")
+    if outside := [name for name in fitting if not speaks(name)]:
+        raise ValueError(
+            f"lora.modules {pattern!r} fits {len(outside)} layers outside the language model, such as {outside[0]!r}. "
+            "Visual tokens are computed once, so nothing there would learn: name the language model in the pattern, as "
+            "in .*(language|text)_model.*\\.q_proj"
+        )
+    return fitting
 
 
 def _side(size: int | Sequence[int]) -> int:

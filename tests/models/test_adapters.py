@@ -62,7 +62,7 @@ def test_only_the_adapter_in_use_learns(adapted: VideoLM) -> None:
     ("modules", "said"),
     [
         (r".*\.q_proj", r"'\.\*\\\\\.q_proj' fits \d+ layers outside the language model, such as '.*vision_tower"),
-        (r".*\.c_attn", r"fits no layer of the model, whose layers are named as 'model\.language_model\.layers\.0"),
+        (r".*\.c_attn", r"fits no layer of the model, whose layers have names as 'model\.language_model\.layers\.0"),
         (r".*language_model.*", r"fits 'model\.language_model', which is no linear layer"),
     ],
 )

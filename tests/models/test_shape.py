@@ -40,7 +40,9 @@ def test_parameters_and_layers_are_those_of_the_model(lm: VideoLM, shape: ModelS
     assert (shape.layers, shape.hidden) == (3, lm.hidden_size)
     lm.add_adapter("policy", LORA, seed=0)
     assert shape.lora(LORA.modules, LORA.rank) == sum(each.numel() for each in lm.adapter_parameters("policy").values())
-    assert shape.lora("no such layer", 4) == 0
+    for pattern, said in (("no such layer", "fits no layer"), (r".*\.q_proj", r"layers outside the language model")):
+        with pytest.raises(ValueError, match=said):
+            shape.lora(pattern, 4)
 
 
 @pytest.mark.parametrize("name", sorted(set(zoo.ZOO) - {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"}))
