@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 
-from models.settings import Count, NotNegative, Positive
+from models.bounds import Count, NotNegative, Positive
 
 Switch = Literal["auto", "on", "off"]
 

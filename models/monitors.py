@@ -11,8 +11,8 @@ import logging
 import math
 from collections.abc import Sequence
 
+from models.monitor_limits import ALARM, MonitorLimits
 from models.sequences import Response
-from models.settings import ALARM, MonitorLimits
 from models.training import Metrics, TrainingError
 
 logger = logging.getLogger(__name__)

@@ -13,23 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from models.bounds import Count, Fraction, NotNegative, Positive
 from models.memory import FORWARD_TOKENS
+from models.monitor_limits import MonitorLimits
 from models.templates import placeholders, shipped
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-ALARM = "alarm_"  # How the curves of monitors' alarms begin.
 KlEstimator = Literal["k1", "k1_clamped", "k3"]
 ReductionName = Literal["token", "sequence", "constant"]
 GroupAdvantage = Literal["grpo", "dr_grpo", "rloo"]
 RankMode = Literal["oracle", "paper", "signed", "tie_aware"]
 DcgForm = Literal["written", "table", "log"]
 RankBound = Literal["none", "clamp", "symmetric"]
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 EngineName = Literal["transformers", "vllm"]
@@ -198,34 +195,6 @@ class RewardSettings:
             or not 0 <= self.held_out < 1
         ):
             raise ValueError("steps, batch_size, save_every must be >= 1, rate > 0 and held_out in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MonitorLimits:
-    """When a policy's training warns or stops. Means over the last iterations are compared; null: not watched."""
-
-    __pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
-
-    action: Literal["warn", "stop"] = "warn"
-    """What happens where a limit is passed: a warning and an alarm in the curves, or the end of the training."""
-    window: Count = 5
-    """Iterations whose mean is compared."""
-    max_kl: Positive | None = 20.0
-    """Divergence from the reference, in nats an answer."""
-    min_entropy: NotNegative | None = 0.005
-    """Entropy, in nats a token."""
-    max_response_length: Positive | None = None
-    """Length of the answers, in tokens."""
-    max_repetition: Fraction | None = 0.5
-    """Share of token pairs that stood in their answer before."""
-    min_unique_share: Fraction | None = 0.02
-    """Share of distinct answers in a rollout."""
-    max_clip_fraction: Fraction | None = 0.5
-    """Share of tokens whose probability ratio was clipped."""
-    min_explained_variance: Annotated[float, Le(1)] | None = None
-    """Explained variance of the critic, 1 at best; routes without a critic have none."""
-    max_true_loss: Fraction | None = 0.1
-    """Reward hacking: how much of the truth of the answers, where it is known, may be lost while the reward rises."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,6 +117,22 @@ class Blobs:
             if len(self._tables) > _OPEN_TABLES:
                 self._tables.popitem(last=False)
             return self._tables[blob]
+
+    def peek_arrow(self, blob: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of an Arrow blob, without reading the others. Raises LakeError when it is missing or no Arrow.
+
+        For small columns beside large ones: nothing is hashed, and nothing is copied from a bucket.
+        """
+        with explained(f"read blob {blob}", self.root):
+            try:
+                with self._files.opened(_path(blob)) as file:
+                    source = pa.PythonFile(file, mode="r")
+                    schema = pa.ipc.open_file(source).schema
+                    chosen = [schema.get_field_index(name) for name in columns]
+                    options = pa.ipc.IpcReadOptions(included_fields=chosen)
+                    return pa.ipc.open_file(source, options=options).read_all()
+            except FileNotFoundError:
+                raise self._missing(blob) from None
 
     def _local(self, blob: str, path: str) -> Path:
         try:

@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from storage import places
 from storage.retry import patiently
 
 # A file that is put again is made new once it is this old, so that nobody takes it for one that nobody wants.
 FRESH_S = 3600.0
+PART_BYTES = 2**16  # Fetched at once where a file is read in parts.
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Files(Protocol):
 
     def local(self, path: str) -> Path:
         """A file on disk with these bytes, to be read only."""
+        ...
+
+    def opened(self, path: str) -> IO[bytes]:
+        """The file, to read parts of it without fetching the rest."""
         ...
 
     def listing(self, folder: str) -> Iterator[Found]:
@@ -85,6 +90,9 @@ class FolderFiles:
 
     def local(self, path: str) -> Path:
         return self.root / path
+
+    def opened(self, path: str) -> IO[bytes]:
+        return (self.root / path).open("rb")
 
     def listing(self, folder: str) -> Iterator[Found]:
         for above, _, names in os.walk(self.root / folder):
@@ -178,8 +186,14 @@ class S3Files:
             return None
         return info if info["type"] == "file" else None
 
+    def opened(self, path: str) -> IO[bytes]:
+        if (copy := _cache() / path).is_file():
+            return copy.open("rb")
+        file: IO[bytes] = patiently(lambda: self._s3().open(f"{self.root}/{path}", "rb", block_size=PART_BYTES))
+        return file
+
     def local(self, path: str) -> Path:
-        cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
+        cache = _cache()
         place = cache / path
         if not place.is_file():
             address = f"{self.root}/{path}"
@@ -191,6 +205,10 @@ class S3Files:
             if self._opened is None:
                 self._opened = places.s3_files()
             return self._opened
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
 
 
 def _replace(place: Path, beside: Path, fill: Callable[[Path], object]) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.settings import ALARM, PolicySettings, PpoSettings
+from models.monitor_limits import ALARM
+from models.settings import PolicySettings, PpoSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
 from tasks.journal import LakeJournal

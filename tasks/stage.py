@@ -1,17 +1,15 @@
 """What every stage promises: named by what it does, sharded for ever the same way, every item accounted for."""
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from storage.lake import Lake, event
+from storage.lake import Lake
 from storage.tables import Table
 from tasks.boards import NOWHERE, Shown
 from tasks.expense import NOTHING, Bill, Expense
@@ -20,6 +18,7 @@ from tasks.out_of_memory import naming_what_to_change
 from tasks.progress import Progress
 from tasks.reuse import copies
 from tasks.shards import Item, Shards, TwiceError, Units
+from tasks.stage_events import canonical, digest, log_finished, log_left
 from tasks.stopwatch import Stopwatch
 from tasks.troubles import troubles_of
 
@@ -80,7 +79,7 @@ class Stage:
         """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
         inputs = [[ref.stage, ref.table, ref.content or ref.key] for ref in self.inputs]
         made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
-        return _digest([*made_by, inputs, self.selection, self.seed, self.shard_size, self.attempt])
+        return digest([*made_by, inputs, self.selection, self.seed, self.shard_size, self.attempt])
 
     @property
     def before(self) -> str | None:
@@ -89,7 +88,7 @@ class Stage:
 
     @property
     def prompt_hash(self) -> str | None:
-        return _digest(self.prompts) if self.prompts else None
+        return digest(self.prompts) if self.prompts else None
 
     def item_key(self, item: Item) -> str:
         """What decides this item's result whatever the run: configuration, prompts, model and the item itself.
@@ -98,7 +97,7 @@ class Stage:
         """
         content = item.get("identity", item)
         made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
-        return _digest([*made_by, item["item_id"], content])
+        return digest([*made_by, item["item_id"], content])
 
     def shard_seed(self, shard: int) -> int:
         return derive_seed(self.seed, self.name, shard)
@@ -249,7 +248,7 @@ def run_stage(
         expense=done.expense,
         **done.counts,
     )
-    _log(ctx, result)
+    log_finished(ctx, result)
     return result
 
 
@@ -290,7 +289,7 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
         with naming_what_to_change(stage.name, stage.label, task.settings):
             waited = _compute(ctx, work, task, bill)
     except BaseException:
-        _log_left(ctx, stage, bill, time.monotonic() - began)
+        log_left(ctx, stage, bill, time.monotonic() - began)
         raise
     return _Done(_account(work), reused=len(work.copied), waited=waited, expense=bill.total)
 
@@ -376,40 +375,10 @@ def _record(ctx: RunContext, stage: Stage, done: _Done) -> None:
         "prompt_hash": stage.prompt_hash,
         "seed": stage.seed,
         "stage": stage.name,
-        "config": _canonical(stage.config),
+        "config": canonical(stage.config),
         # Without their versions, which count the commits of all runs and so are no content; the event log has them.
-        "inputs": _canonical([{"stage": ref.stage, "table": ref.table, "key": ref.key} for ref in stage.inputs]),
+        "inputs": canonical([{"stage": ref.stage, "table": ref.table, "key": ref.key} for ref in stage.inputs]),
         "output_table": stage.table,
         **done.counts,
     }
     ctx.lake.table("stages").commit_shard([row], stage_key=stage.key, shard=DONE_SHARD)
-
-
-def _log(ctx: RunContext, result: StageResult) -> None:
-    detail = result.model_dump(include={"label", "table", "version", "items", "reused", "work_seconds", "expense"})
-    counts = {"ok": result.ok, "quarantined": result.quarantined, "cached": result.cached}
-    _event(ctx, "stage_finished", result.stage, result.key, result.seconds, detail, **counts)
-
-
-def _log_left(ctx: RunContext, stage: Stage, bill: Bill, seconds: float) -> None:
-    """What was paid for a stage that did not come to its end; the same command goes on with it."""
-    if bill.total != NOTHING:
-        detail = {"label": stage.label, "table": stage.table, "expense": asdict(bill.total)}
-        _event(ctx, "stage_left", stage.name, stage.key, seconds, detail, cached=False)
-
-
-def _event(
-    ctx: RunContext, name: str, stage: str, key: str, seconds: float, detail: dict[str, Any], **counts: Any
-) -> None:
-    if ctx.looks_only:
-        return
-    row = event(ctx.run, name, seconds=seconds, detail=_canonical(detail))
-    ctx.lake.log([{**row, "stage": stage, "stage_key": key, **counts}])
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from models.sequences import Footage
     from storage.lake import Lake
     from tasks.stage import StageRef
+
+
+SHAPED = ("shape", "dtype", "grid", "seconds")  # What a blob tells of its tokens beside their data.
 
 
 class MissingTokensError(ValueError):
@@ -27,6 +31,7 @@ class VisualTokens:
     def __init__(self, lake: Lake, ref: StageRef) -> None:
         table = lake.table(ref.table).read(stage_key=ref.key, columns=["video", "status", "blob", "row", "sets"])
         self._lake = lake
+        self._outline_of = lru_cache(64)(lambda blob: lake.blobs.peek_arrow(blob, SHAPED))
         # Rows stay Arrow's: as dicts, with their sets' frames, those of 10,000 videos would take 25 MiB.
         self._rows = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
         self._places = {video: place for place, video in enumerate(self._rows["video"].to_pylist())}
@@ -73,7 +78,7 @@ class VisualTokens:
 
         from models.encoding import Encoded
 
-        kept, number = self._lake.blobs.open_arrow(row["blob"]), row["row"]
+        kept, number = self._outline_of(row["blob"]) if unread else self._lake.blobs.open_arrow(row["blob"]), row["row"]
         shape, dtype = kept["shape"][number].as_py(), getattr(torch, kept["dtype"][number].as_py())
         if unread:
             tokens = torch.empty(shape, dtype=dtype, device="meta")

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.registry import KNOWN, benchmark
+from models.bounds import NotNegative
 from models.endpoint_settings import JudgeEndpoint
-from models.settings import EngineName, NotNegative, Sampling
+from models.settings import EngineName, Sampling
 from storage.errors import FormatError
 from tasks.answering import engine_field, forward_tokens_field
 from tasks.judge_prompts import JudgePrompts

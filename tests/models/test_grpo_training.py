@@ -15,12 +15,13 @@ from torch import Tensor
 
 from models.batches import Limits
 from models.grpo import REFERENCE, Feedback, Grpo, RankFeedback, RewardFeedback, train_grpo
+from models.monitor_limits import MonitorLimits
 from models.on_policy import POLICY
 from models.parallel import ALONE, Team
 from models.rankings import Group, NoRanking, Ranking, ranked_by
 from models.reward_model import RewardModel, RewardPrompt
 from models.sequences import Response
-from models.settings import GrpoSettings, LoraSettings, MonitorLimits, RewardForm, Sampling
+from models.settings import GrpoSettings, LoraSettings, RewardForm, Sampling
 from models.training import Journal, TrainingError
 from models.video_lm import VideoLM
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.monitor_limits import MonitorLimits
 from models.monitors import Monitors, repetition
 from models.sequences import Response
-from models.settings import MonitorLimits
 from models.training import TrainingError
 
 CALM = {"kl": 1.0, "entropy": 0.5, "unique_share": 0.5, "repetition": 0.0, "clip_fraction": 0.1}

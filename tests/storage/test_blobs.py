@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import hashlib
 import itertools
 import os
@@ -193,3 +195,40 @@ def test_how_a_table_was_made_does_not_change_its_blob(
     assert blobs.put_arrow(pieced) == blob
     assert blobs.put_arrow(sliced) == blob
     assert blobs.open_arrow(blob).to_pylist() == rows
+
+
+class Counted:
+    """A file that counts the bytes that are read of it."""
+
+    def __init__(self, file: Any, read: list[int]) -> None:
+        self._file, self._read = file, read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, *asked: int) -> bytes:
+        got: bytes = self._file.read(*asked)
+        self._read.append(len(got))
+        return got
+
+
+def test_small_columns_are_read_without_the_large_ones(lake_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder and in a bucket: a few kilobytes of a blob of 8 MB, and no copy of it."""
+    names, shapes = ["a", "b", "c", "d"], [[1, 2], [3], [], [4, 5]]
+    table = pa.table({"video": names, "data": [bytes([number]) * 2**21 for number in range(4)], "shape": shapes})
+    blob = Lake(lake_root).blobs.put_arrow(table)
+    blobs = Lake(lake_root).blobs
+    read: list[int] = []
+    opened = blobs._files.opened
+    monkeypatch.setattr(blobs._files, "opened", lambda path: Counted(opened(path), read))
+    monkeypatch.setattr(blobs._files, "local", lambda _: pytest.fail("a copy was fetched"))
+    assert blobs.peek_arrow(blob, ["video", "shape"]).to_pydict() == {"video": names, "shape": shapes}
+    assert 0 < sum(read) < 2**16
+    with pytest.raises(LakeError, match="is not, or not as what was asked for"):
+        blobs.peek_arrow("0" * 64, ["video"])

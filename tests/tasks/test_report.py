@@ -7,7 +7,6 @@ import io
 import json
 import re
 import socket
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -22,7 +21,6 @@ from PIL import Image
 from storage.lake import Lake
 from tasks.fanout import WorkerPool
 from tasks.intervals import Interval
-from tasks.pages import duration, without_places
 from tasks.progress import SilentProgress
 from tasks.report import ReportConfig, report
 from tasks.report_checks import checks_of, economy_of
@@ -30,7 +28,7 @@ from tasks.report_data import Arm, Graph
 from tasks.report_pairs import data_address, pairs_of
 from tasks.report_scores import Checkpoint, headline, points
 from tasks.stage import RunContext, StageResult
-from tasks.usage import Usage, UsageSampler
+from tasks.usage import Usage
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{1}{0}$\" </article>"
 USAGE = Usage(wall_seconds=431.2, cpu_seconds=702.5, peak_rss_mib=3480.0, peak_pss_mib=2210.0, peak_processes=11)
@@ -380,40 +378,3 @@ def test_a_copied_row_is_no_second_decode_but_another_item_key_or_reader_is(tmp_
     lake.table("frames").commit_shard(twice, stage_key="twice", shard=0)
     assert economy_of(lake).decodes_per_video == 2.0
     assert list(economy_of(lake).tower_passes.values()) == [1.0]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (431.2, "7 min 11 s"),
-        (7300, "2 h 01 min"),
-    ],
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
-
-
-def test_places_become_relative() -> None:
-    clean = without_places(Path("/srv/work"))
-    assert clean("no video in /srv/work/runs/demo, see /srv/workshop") == "no video in runs/demo, see /srv/workshop"
-    assert clean("/srv/work") == "."
-    assert clean("") == ""
-    assert clean(f"{Path.home()}/models/x") == "~/models/x"
-    assert clean("7/8 of a/b") == "7/8 of a/b"
-
-
-def test_usage_counts_children_and_what_the_dead_have_used() -> None:
-    code = "import time; kept = bytearray(150 * 2**20)\nwhile time.process_time() < 0.8: pass"
-    with UsageSampler(interval_s=0.05) as sampler:
-        before = sampler.usage()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        after = sampler.usage()
-    assert after.peak_rss_mib > before.peak_rss_mib + 140
-    assert after.cpu_seconds > before.cpu_seconds + 0.6
-    assert after.wall_seconds > 0.8
-    assert after.peak_processes == before.peak_processes + 1
-    assert after.peak_pss_mib is None or after.peak_pss_mib < after.peak_rss_mib
