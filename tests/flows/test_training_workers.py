@@ -39,10 +39,11 @@ def test_what_cannot_train_together_is_refused(values: dict[str, Any], complaint
     ],
 )
 def test_what_only_one_worker_can_do_is_refused_with_several(change: str, complaint: str) -> None:
-    together = ["run.workers=2", "run.training_workers=2", "run.strategy=zero3"]
+    gpus = ["run.workers=2", "run.gpus_per_worker=1", "models.device=cuda"]
+    together = [*gpus, "run.training_workers=2", "run.strategy=zero3"]
     with pytest.raises(PresetError, match=complaint):
         load("miniature", [*together, change])
-    load("miniature", ["run.workers=2", change])
+    load("miniature", [*gpus, change])
     load("miniature", together)
 
 
