@@ -1,12 +1,13 @@
 """ActivityNet-QA by exact match: the numbers of its own scorer (https://github.com/MILVLG/activitynet-qa, eval.py).
 
-An answer is right where it equals the true one, capitals and spaces included; every answer of the file counts, so a
-missing prediction is wrong.
+Every answer of the file counts, so a missing prediction is wrong.
 
-"official" repeats the scorer's fault in "Free" (types 3 to 8): it divides by the number of all questions but those of
-    the three types that come first in the file of answers, whichever they are. On the published validation file, where
-    yes or no comes first, it prints 0.7583.
-"strict" divides by the number of questions of types 3 to 8: 0.5055 there. All else is the same.
+"official": an answer is right where it equals the true one, capitals and spaces included. The scorer's fault in "Free"
+    (types 3 to 8) is repeated: it divides by the number of all questions but those of the three types that come first
+    in the file of answers, whichever they are. On the published validation file, where yes or no comes first, it
+    prints 0.7583.
+"strict" divides by the number of questions of types 3 to 8: 0.5055 there. An answer is compared without the "</s>" that
+    ends it in some files, without marks at its end, and in any case: "Yes." is "yes".
 """
 
 from __future__ import annotations
@@ -80,11 +81,11 @@ class ActivityNetQaExact(ByRules):
         check_protocol(self, protocol)
         if prediction is None or not prediction.replies:
             return judging.wrong("missing")
-        reply = prediction.replies[0]
-        if not reply:
+        strict = protocol == "strict"
+        said, right = (_bare(text) if strict else text for text in (prediction.replies[0], item.answer))
+        if not said:
             return judging.wrong("empty")
-        correct = reply == item.answer
-        return Grade("ok", correct, float(correct), reply)
+        return Grade("ok", said == right, float(said == right), said)
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy by type, of Free and of All ("overall"), as the scorer prints them."""
@@ -136,6 +137,12 @@ def _item(id: str, row: dict[str, Any]) -> Item:
     video = text_of(row, "video_name") or re.sub(r"^v_|_\d+$", "", id)
     question = text_of(row, "question") or id
     return Item(id, video, (question,), text_of(row, "answer"), groups={"type": TYPES[row["type"]]}, source=row)
+
+
+def _bare(answer: str) -> str:
+    """An answer without what does not tell it from another; one of nothing but marks as it stands."""
+    text = judging.without_end(answer).casefold()
+    return text.rstrip(".,;:!? ") or text
 
 
 def _right(one: Graded) -> float:

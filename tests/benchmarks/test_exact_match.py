@@ -57,13 +57,34 @@ def test_free_is_divided_by_whatever_comes_behind_the_first_three_types(tmp_path
     items = EXACT.read({"answers": saved(tmp_path / "a.json", answers(3, 0, 3, 4, 1, 2))}).items
     assert {item.video for item in items} == {"a_b"}
     right = {item.id: Prediction(("yes",)) for item in items[:4]}
-    wrong = {items[4].id: Prediction(("Yes",))}
+    wrong = {items[4].id: Prediction(("no",))}
     official, strict = (numbers(metrics(items, right | wrong, protocol)) for protocol in ("official", "strict"))
     # Right of types 3 to 8: three. Types 3, 0 and 4 come first: two questions are left, of types 1 and 2.
     assert official["accuracy", "type: Free"] == 3 / 2
     assert strict["accuracy", "type: Free"] == 1.0
     assert official["accuracy", "overall"] == strict["accuracy", "overall"] == 4 / 6
     assert strict["accuracy", "type: Spatial Relation"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "strict"),
+    [
+        ("Yes.</s>", "ok", True),
+        (" yes", "ok", True),
+        ("YES!", "ok", True),
+        ("yes, it is", "ok", False),
+        ("...", "ok", False),
+        (" </s>", "empty", False),
+        ("", "empty", False),
+    ],
+)
+def test_only_strict_overlooks_the_end_of_a_reply(tmp_path: Path, reply: str, status: str, strict: bool) -> None:
+    (item,) = EXACT.read({"answers": saved(tmp_path / "a.json", answers(3))}).items
+    grades = {p: EXACT.grade(item, "", Prediction((reply,)), p) for p in ("official", "strict")}
+    assert not any(isinstance(grade, Call) or (grade.correct and p == "official") for p, grade in grades.items())
+    found = grades["strict"]
+    assert not isinstance(found, Call)
+    assert (found.status, found.correct) == (status, strict)
 
 
 def test_the_order_of_the_file_decides_not_that_of_the_grades(tmp_path: Path) -> None:
