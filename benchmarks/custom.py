@@ -1,13 +1,16 @@
-"""A task of one's own, from a file of questions. Ten lines of YAML make one:
+"""A task of one's own, from a file of questions. Ten lines in the section `benchmarks` of an evaluation make one:
 
 ```yaml
-name: custom
-files: {"": kitchen.jsonl}        # rows of video, question, answer, and if you like options, id, start, end, ...
-settings:
-  task: kitchen
-  scoring: contains               # choice | exact | contains | judge
-  prompt: "{question}\\nAnswer in one short sentence."
-  groups: [room, difficulty]      # columns that scores are broken down by; without this line all others
+benchmarks:
+  kitchen:
+    benchmark: custom
+    files: {"": kitchen.jsonl}    # rows of video, question, answer, and if you like options, id, start, end, ...
+    videos: kitchen/videos
+    settings:
+      task: kitchen
+      scoring: contains           # choice | exact | contains | judge
+      groups: [room, difficulty]  # columns that scores are broken down by; without this line all others
+    max_new_tokens: 32
 ```
 """
 
