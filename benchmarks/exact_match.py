@@ -13,6 +13,7 @@ Every answer of the file counts, so a missing prediction is wrong.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +60,14 @@ class ActivityNetQaExact(ByRules):
         if path is None:
             raise FormatError('A file of answers is missing: name it under "answers".')
         found = ItemRows()
-        asked = _questions(files["questions"], found) if files.get("questions") else None
+        asked = _Questions(files["questions"], found) if files.get("questions") else None
         for number, (where, row) in enumerate(rows_of_file(path, "answers")):
             if not isinstance(row, dict) or not _typed(row) or not text_of(row, "question_id"):
                 found.fault("malformed", where, f"is no answer with question_id and a type of 0 to {max(TYPES)}")
                 continue
             id = text_of(row, "question_id")
-            question = (asked or {}).get(id, {})
-            if asked is not None and not question:
+            question = asked.of(id) if asked else {}
+            if question is None:
                 found.fault("malformed", where, f"answers a question that is not asked: {id!r}")
                 continue
             found.add(where, _item(id, {**question, **row, "row": number}))
@@ -111,21 +112,30 @@ class ActivityNetQaExact(ByRules):
         found = PredictionRows(items)
         for path in files:
             for where, row in found.objects(rows_of_file(path, "predictions")):
-                found.add(where, text_of(row, "question_id"), row.get("answer"))
+                found.add(where, found.of(text_of(row, "question_id")), row.get("answer"))
         return found.predictions
 
 
-def _questions(path: Path, found: ItemRows) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for where, row in rows_of_file(path, "questions"):
-        id = text_of(row, "question_id") if isinstance(row, dict) else ""
-        if not id or not text_of(row, "question"):
-            found.fault("malformed", where, "is no question with question_id")
-        elif id in rows:
-            found.fault("duplicate", where, f"a second question of id {id!r}: the first counts")
-        else:
-            rows[id] = row
-    return rows
+class _Questions:
+    """A file of questions by id; of those that share one, the n-th is of the n-th answer."""
+
+    def __init__(self, path: Path, found: ItemRows) -> None:
+        self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._taken: defaultdict[str, int] = defaultdict(int)
+        for where, row in rows_of_file(path, "questions"):
+            id = text_of(row, "question_id") if isinstance(row, dict) else ""
+            if not id or not text_of(row, "question"):
+                found.fault("malformed", where, "is no question with question_id")
+            else:
+                self._rows[id].append(row)
+
+    def of(self, id: str) -> dict[str, Any] | None:
+        """The question of the next answer to an id; the last again where answers are more; None for none."""
+        rows = self._rows.get(id)
+        if not rows:
+            return None
+        self._taken[id] += 1
+        return rows[min(self._taken[id], len(rows)) - 1]
 
 
 def _typed(row: dict[str, Any]) -> bool:
