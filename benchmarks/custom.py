@@ -1,13 +1,16 @@
-"""A task of one's own, from a file of questions. Ten lines of YAML make one:
+"""A task of one's own, from a file of questions. Ten lines in the section `benchmarks` of an evaluation make one:
 
 ```yaml
-name: custom
-files: {"": kitchen.jsonl}        # rows of video, question, answer, and if you like options, id, start, end, ...
-settings:
-  task: kitchen
-  scoring: contains               # choice | exact | contains | judge
-  prompt: "{question}\\nAnswer in one short sentence."
-  groups: [room, difficulty]      # columns that scores are broken down by; without this line all others
+benchmarks:
+  kitchen:
+    benchmark: custom
+    files: {"": kitchen.jsonl}    # rows of video, question, answer, and if you like options, id, start, end, ...
+    videos: kitchen/videos
+    settings:
+      task: kitchen
+      scoring: contains           # choice | exact | contains | judge
+      groups: [room, difficulty]  # columns that scores are broken down by; without this line all others
+    max_new_tokens: 32
 ```
 """
 
@@ -29,6 +32,7 @@ from benchmarks.items import Annotations, Item, Prediction, Predictions, Request
 from benchmarks.judge_replies import strict_qa
 from benchmarks.metrics import Metric, mean, members
 from benchmarks.multiple_choice import lettered, strict_grade
+from benchmarks.plain_texts import contains, plain
 from benchmarks.rows import ItemRows, Row, RowError, cell, content_name, predictions_of_files, rows_of_file, wanted
 
 Scoring = Literal["choice", "exact", "contains", "judge"]
@@ -59,9 +63,10 @@ class Custom:
 
     Attributes:
         task: what the task is called in tables.
-        scoring: "choice" (the letter of an option), "exact" (the answer, but for case, blanks and punctuation around
-            it), "contains" (the answer's words, one after the other, somewhere in the reply), or "judge" (a model says
-            yes or no and gives 0 to 5 points).
+        scoring: "choice" (the letter of an option), "exact" (the answer, but for case, blanks and marks around it),
+            "contains" (the answer's words, one after the other, somewhere in the reply; where words have no blanks
+            between them, its characters), or "judge" (a model says yes or no and gives 0 to 5 points). Signs count:
+            "C++" is not "C", nor "-5" "5".
         prompt: of {question} and {options} (lines "A. ..."); "": the question, and where a letter is wanted the options
             and a wish for it.
         system: the turn before it; "": none.
@@ -122,6 +127,10 @@ class Custom:
         window = _window(row)
         if self.scoring == "choice":
             answer = _right_option(answer, options)
+        elif self.scoring != "judge" and not plain(answer):
+            raise RowError(
+                "no answer", f"its answer {answer[:60]!r} is nothing but marks: write one that can be compared."
+            )
         return Item(
             id=cell(row, *_ID) or content_name(video, question, str(window), *options),
             video=video,
@@ -160,8 +169,8 @@ class Custom:
         if self.scoring == "choice":
             return strict_grade(item, prediction)
         if self.scoring == "exact":
-            return Grade("ok", correct=_plain(reply) == _plain(item.answer), parsed=_plain(reply))
-        return Grade("ok", correct=_contains(reply, item.answer))
+            return Grade("ok", correct=plain(reply) == plain(item.answer), parsed=plain(reply))
+        return Grade("ok", correct=contains(reply, item.answer))
 
     def _wrong(self, status: Literal["missing", "empty"]) -> Grade:
         return Grade(status, correct=False, score=0.0 if self.scoring == "judge" else None)
@@ -261,23 +270,6 @@ def _call(item: Item, reply: str) -> Call:
     quoted = {"question": item.questions[0], "answer": item.answer, "reply": reply}
     texts = {name: json.dumps(text, ensure_ascii=False) for name, text in quoted.items()}
     return Call(user=_JUDGE_USER.format(**texts), system=_JUDGE_SYSTEM)
-
-
-def _contains(reply: str, answer: str) -> bool:
-    """Whether an answer's words follow each other in a reply; where it has none, such as "+", whether its signs do."""
-    said, right = _words(reply), _words(answer)
-    if not right:
-        return answer.strip() in reply
-    return any(said[at : at + len(right)] == right for at in range(len(said)))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
-def _plain(text: str) -> str:
-    text = " ".join(text.casefold().split())
-    return text.strip(string.punctuation + " ") or text
 
 
 def _line(item: Item, prediction: Prediction) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """ActivityNet-QA by exact match: the numbers of its own scorer (https://github.com/MILVLG/activitynet-qa, eval.py).
 
-An answer is right where it equals the true one, capitals and spaces included; every answer of the file counts, so a
-missing prediction is wrong.
+Every answer of the file counts, so a missing prediction is wrong.
 
-"official" repeats the scorer's fault in "Free" (types 3 to 8): it divides by the number of all questions but those of
-    the three types that come first in the file of answers, whichever they are. On the published validation file, where
-    yes or no comes first, it prints 0.7583.
-"strict" divides by the number of questions of types 3 to 8: 0.5055 there. All else is the same.
+"official": an answer is right where it equals the true one, capitals and spaces included. The scorer's fault in "Free"
+    (types 3 to 8) is repeated: it divides by the number of all questions but those of the three types that come first
+    in the file of answers, whichever they are. On the published validation file, where yes or no comes first, it
+    prints 0.7583.
+"strict" divides by the number of questions of types 3 to 8: 0.5055 there. An answer is compared without the "</s>" that
+    ends it in some files, without marks at its end, and in any case: "Yes." is "yes".
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +60,14 @@ class ActivityNetQaExact(ByRules):
         if path is None:
             raise FormatError('A file of answers is missing: name it under "answers".')
         found = ItemRows()
-        asked = _questions(files["questions"], found) if files.get("questions") else None
+        asked = _Questions(files["questions"], found) if files.get("questions") else None
         for number, (where, row) in enumerate(rows_of_file(path, "answers")):
             if not isinstance(row, dict) or not _typed(row) or not text_of(row, "question_id"):
                 found.fault("malformed", where, f"is no answer with question_id and a type of 0 to {max(TYPES)}")
                 continue
             id = text_of(row, "question_id")
-            question = (asked or {}).get(id, {})
-            if asked is not None and not question:
+            question = asked.of(id) if asked else {}
+            if question is None:
                 found.fault("malformed", where, f"answers a question that is not asked: {id!r}")
                 continue
             found.add(where, _item(id, {**question, **row, "row": number}))
@@ -80,11 +82,11 @@ class ActivityNetQaExact(ByRules):
         check_protocol(self, protocol)
         if prediction is None or not prediction.replies:
             return judging.wrong("missing")
-        reply = prediction.replies[0]
-        if not reply:
+        strict = protocol == "strict"
+        said, right = (_bare(text) if strict else text for text in (prediction.replies[0], item.answer))
+        if not said:
             return judging.wrong("empty")
-        correct = reply == item.answer
-        return Grade("ok", correct, float(correct), reply)
+        return Grade("ok", said == right, float(said == right), said)
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy by type, of Free and of All ("overall"), as the scorer prints them."""
@@ -110,21 +112,30 @@ class ActivityNetQaExact(ByRules):
         found = PredictionRows(items)
         for path in files:
             for where, row in found.objects(rows_of_file(path, "predictions")):
-                found.add(where, text_of(row, "question_id"), row.get("answer"))
+                found.add(where, found.of(text_of(row, "question_id")), row.get("answer"))
         return found.predictions
 
 
-def _questions(path: Path, found: ItemRows) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for where, row in rows_of_file(path, "questions"):
-        id = text_of(row, "question_id") if isinstance(row, dict) else ""
-        if not id or not text_of(row, "question"):
-            found.fault("malformed", where, "is no question with question_id")
-        elif id in rows:
-            found.fault("duplicate", where, f"a second question of id {id!r}: the first counts")
-        else:
-            rows[id] = row
-    return rows
+class _Questions:
+    """A file of questions by id; of those that share one, the n-th is of the n-th answer."""
+
+    def __init__(self, path: Path, found: ItemRows) -> None:
+        self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._taken: defaultdict[str, int] = defaultdict(int)
+        for where, row in rows_of_file(path, "questions"):
+            id = text_of(row, "question_id") if isinstance(row, dict) else ""
+            if not id or not text_of(row, "question"):
+                found.fault("malformed", where, "is no question with question_id")
+            else:
+                self._rows[id].append(row)
+
+    def of(self, id: str) -> dict[str, Any] | None:
+        """The question of the next answer to an id; the last again where answers are more; None for none."""
+        rows = self._rows.get(id)
+        if not rows:
+            return None
+        self._taken[id] += 1
+        return rows[min(self._taken[id], len(rows)) - 1]
 
 
 def _typed(row: dict[str, Any]) -> bool:
@@ -136,6 +147,12 @@ def _item(id: str, row: dict[str, Any]) -> Item:
     video = text_of(row, "video_name") or re.sub(r"^v_|_\d+$", "", id)
     question = text_of(row, "question") or id
     return Item(id, video, (question,), text_of(row, "answer"), groups={"type": TYPES[row["type"]]}, source=row)
+
+
+def _bare(answer: str) -> str:
+    """An answer without what does not tell it from another; one of nothing but marks as it stands."""
+    text = judging.without_end(answer).casefold()
+    return text.rstrip(".,;:!? ") or text
 
 
 def _right(one: Graded) -> float:

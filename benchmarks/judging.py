@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -17,17 +18,37 @@ _FOLDER = Path(__file__).parent / "prompts"
 _NAME = re.compile(r"\{(\w+)\}")
 
 
-@cache
 def prompt(name: str, folder: str = "") -> str:
-    """A text for a judge: from the file `<name>.txt` of `folder` where it has one, else from benchmarks/prompts.
+    """A text for a judge: from the file `<name>.txt` of `folder` where it has one, else from benchmarks/prompts. A file
+    of one's own is read each time: between two runs of one process it may have been edited.
 
     Raises:
-        FormatError: `folder` is none, or its file cannot be read.
+        FormatError: `folder` is none, has a file that is no known text, or its file cannot be read.
     """
-    own = Path(folder) / f"{name}.txt"
-    if folder and not own.parent.is_dir():
+    own = _own(Path(folder)).get(name) if folder else None
+    return _text(own) if own else _ours(name)
+
+
+@cache
+def _ours(name: str) -> str:
+    return _text(_FOLDER / f"{name}.txt")
+
+
+def _own(folder: Path) -> dict[str, Path]:
+    """The texts' files in a user's folder by name. A misnamed one would silently give way to ours: it is refused."""
+    if not folder.is_dir():
         raise FormatError(f"{folder}: no such folder; `prompts` names a folder with texts for the judge.")
-    path = own if folder and own.is_file() else _FOLDER / f"{name}.txt"
+    known = sorted(path.name for path in _FOLDER.glob("*.txt"))
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
+    for path in files:
+        if path.name not in {*known, "README.md"}:
+            near = get_close_matches(path.name, known, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise FormatError(f"{path}: is no text for a judge; {meant}There are: {', '.join(known)}.")
+    return {path.stem: path for path in files if path.suffix == ".txt"}
+
+
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:

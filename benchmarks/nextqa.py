@@ -5,9 +5,11 @@ Official scorer: doc-doc/NExT-QA, eval_mc.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -19,7 +21,7 @@ from benchmarks.grades import Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
 from benchmarks.multiple_choice import accuracies, lettered, reply_of, strict_grade
-from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, csv_rows
+from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, csv_rows, occurrence
 from benchmarks.strict_choices import letter_of
 from storage.errors import FormatError
 
@@ -99,18 +101,28 @@ class NextQa(ByRules):
         return write_json(folder / "nextqa.json", rows)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
-        """The predictions of official files: {"<video>_<qid>": {"prediction": 0 to 4, "answer": 0 to 4}}.
+        """The predictions of official files: {"<video>_<qid>": {"prediction": 0 to 4, "answer": 0 to 4}}. Questions
+        that share an id share its prediction, as in the script, unless the file has theirs ("<video>_<qid>#2").
 
         Raises:
             FormatError: a file cannot be read at all, or is no object.
         """
-        found = PredictionRows(items)
+        found, known = PredictionRows(items), {item.id for item in items}
         for path in files:
-            for id, row in json_pairs_of_file(path):
+            pairs = json_pairs_of_file(path)
+            given = Counter(id for id, _ in pairs)
+            left = known - given.keys()
+            for id, row in pairs:
                 where = f"{path.name} {id}"
                 if found.is_object(row, where):
-                    found.read(where, id, partial(_prediction, row))
+                    for one in [found.of(id)] if given[id] > 1 else [id, *_sharing(id, left)]:
+                        found.read(where, one, partial(_prediction, row))
         return found.predictions
+
+
+def _sharing(id: str, known: Collection[str]) -> Iterator[str]:
+    """The further questions of an id: the official script scores each row of the CSV by the prediction of its id."""
+    return takewhile(known.__contains__, (occurrence(id, number) for number in count(1)))
 
 
 def _item(row: Row) -> Item:

@@ -116,7 +116,7 @@ class NextQaOpen(ByRules):
         """Writes `nextqa_open.json` as the official script reads it: {video: {qid: reply}}."""
         tree: dict[str, dict[str, str]] = {}
         for item, reply in replied(items, predictions):
-            tree.setdefault(item.video, {})[str(item.source["qid"])] = reply
+            tree.setdefault(item.video, {})[item.id.removeprefix(f"{item.video}_")] = reply
         return write_json(folder / "nextqa_open.json", tree)
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
@@ -124,7 +124,7 @@ class NextQaOpen(ByRules):
         found = PredictionRows(items)
         for path in files:
             for where, id, reply in _replies(path, found):
-                found.add(where, id, reply)
+                found.add(where, found.of(id), reply)
         return found.predictions
 
     def _taxonomy(self) -> WordSimilarity:

@@ -2,8 +2,8 @@
 
 Annotations:
     ActivityNet-QA, Video-ChatGPT, Video-LLaVA: two lists, {"video_name", "question", "question_id"} and {"answer",
-        "type", "question_id"}. Their scripts pair them by place; here the ids pair them, and places only where the
-        answers have no ids.
+        "type", "question_id"}. Their scripts pair them by place; here the ids pair them (the n-th answer of an id
+        with its n-th question), and places only where the answers have no ids.
     VLM-RLAIF: one list, {"video_name", "question_id", "question", "answer"}.
     LLaVA-Hound: one list, {"id", "video", "conversations": [{"value": question}, {"value": answer}]}.
 Predictions:
@@ -16,7 +16,8 @@ Predictions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import write_rows
@@ -26,6 +27,7 @@ from storage.errors import FormatError
 
 IMAGE = "<image>\n"
 _TOKENS = ("<video>", "<image>")
+_ID = ("question_id", "id", "idx")
 
 # Of ActivityNet-QA's answers (https://github.com/MILVLG/activitynet-qa, dataset/README.md), as its scorer prints them.
 TYPES = {
@@ -66,8 +68,9 @@ def read_qa(files: Mapping[str, Path]) -> Annotations:
         row = _turns(raw)
         video = text_of(row, "video_name", "video", "video_id")
         seen[video] = seen.get(video, -1) + 1
-        id = text_of(row, "question_id", "id", "idx") or f"{video}_{seen[video]}"
-        found.add(where, _item({**row, **(answers.of(id, place) if answers else {})}, id, video))
+        id = text_of(row, *_ID) or f"{video}_{seen[video]}"
+        asked = video, text_of(row, "question", "Q")
+        found.add(where, _item({**row, **(answers.of(id, place, asked) if answers else {})}, id, video))
     if answers:
         answers.report_unasked(found)
     return found.annotations
@@ -98,27 +101,30 @@ class _Answers:
             raise FormatError(
                 f"{path}: {len(rows)} answers without question_id, but {n_questions} questions: they cannot be paired."
             )
-        self._asked: set[str] = set()
-        self._rows: dict[str, tuple[str, Row]] = {}
+        self._asked: defaultdict[str, list[Hashable]] = defaultdict(list)
+        self._rows: defaultdict[str, list[tuple[str, Row]]] = defaultdict(list)
         for place, (where, row) in enumerate(rows):
-            if not found.is_object(row, where):
-                continue
-            id = str(place) if self._by_place else text_of(row, "question_id")
-            if id in self._rows:
-                found.fault("duplicate", where, f"a second answer to {id!r}: the first counts")
-            else:
-                self._rows[id] = where, row
+            if found.is_object(row, where):
+                self._rows[str(place) if self._by_place else text_of(row, "question_id")].append((where, row))
 
-    def of(self, id: str, place: int) -> Row:
-        """The answer to a question; {} for none."""
+    def of(self, id: str, place: int, asked: Hashable) -> Row:
+        """The answer to a question; {} for none. Of an id that several questions have, the n-th is to the n-th; one
+        that was asked before, and has none of its own, has the same again.
+        """
         key = str(place) if self._by_place else id
-        self._asked.add(key)
-        return self._rows.get(key, ("", {}))[1]
+        rows, before = self._rows[key], self._asked[key]
+        number = len(before) if len(before) < len(rows) or asked not in before else before.index(asked)
+        before.append(asked)
+        return rows[number][1] if number < len(rows) else {}
 
     def report_unasked(self, found: ItemRows) -> None:
-        for id, (where, _) in self._rows.items():
-            if id not in self._asked:
-                found.fault("unknown", where, f"answers a question that is not asked: {id!r}")
+        """Answers that no question took are faults."""
+        for id, rows in self._rows.items():
+            for where, _ in rows[len(self._asked[id]) :]:
+                if self._asked[id]:
+                    found.fault("duplicate", where, f"a second answer to {id!r}: the first counts")
+                else:
+                    found.fault("unknown", where, f"answers a question that is not asked: {id!r}")
 
 
 def write_qa(folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:
@@ -164,14 +170,20 @@ def hound_row(item: Item, reply: str) -> Row:
 
 
 def read_qa_predictions(files: Sequence[Path], items: Sequence[Item]) -> Predictions:
-    """Predictions in any of the forms, also mixed. A row without an id is the next of its video and question."""
+    """Predictions in any of the forms, also mixed. A row without an id is the next of its video and question; one whose
+    id several items share is the next of the id and its question.
+    """
     found = PredictionRows(items)
     places = Places(((item.video, item.questions[0]), item.id) for item in items)
+    shared = Places(((text_of(item.source, *_ID), item.questions[0]), item.id) for item in items)
     for path in files:
         for where, row in found.objects(rows_of_file(path, "predictions")):
             id = text_of(row, "id", "question_id") or None
+            asked = plain(text_of(row, "Q", "question", "query"))
             if id is None:
-                id = places.next((text_of(row, "video_name"), plain(text_of(row, "Q", "question"))))
+                id = places.next((text_of(row, "video_name"), asked))
+            else:
+                id = shared.next((id, asked)) or found.of(id)
             if "model_prediction" in row:
                 add_hound(found, where, id, row["model_prediction"])
             else:

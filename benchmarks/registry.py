@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.benchmark import Benchmark
+from benchmarks.settings import checked
 
 # Module and class; imported when they are asked for.
 KNOWN = {
@@ -32,14 +33,11 @@ def benchmark(name: str, **settings: Any) -> Benchmark:
     """The benchmark of that name; `settings` are its own fields, such as `subtitles`.
 
     Raises:
-        ValueError: there is none of that name, or it has no such setting.
+        ValueError: there is none of that name, it has no such setting, or a value that its setting cannot have.
     """
     if name not in KNOWN:
         raise ValueError(f"There is no benchmark {name!r}; known: {', '.join(KNOWN)}.")
     module, kind = KNOWN[name]
     made = getattr(import_module(f"benchmarks.{module}"), kind)
-    try:
-        found: Benchmark = made(**settings)
-    except TypeError as error:
-        raise ValueError(f"Benchmark {name!r}: {error}.") from error
+    found: Benchmark = made(**checked(name, made, settings))
     return found

@@ -7,7 +7,9 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -157,8 +159,13 @@ class Rows:
         return ((where, row) for where, row in rows if self.is_object(row, where))
 
 
+def occurrence(id: str, number: int) -> str:
+    """The id of the n-th item, from 0, of those that share one in their files: "x", "x#2", "x#3"."""
+    return id if number == 0 else f"{id}#{number + 1}"
+
+
 class ItemRows(Rows):
-    """Items as rows give them. The first of an id counts."""
+    """Items as rows give them. Different questions that share an id are items of their own: "x", "x#2"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,14 +198,23 @@ class ItemRows(Rows):
         return self.annotations
 
     def _keep(self, where: str, item: Item) -> None:
-        if item.id in self._items:
-            self.fault("duplicate", where, f"a second row of id {item.id!r}: the first counts")
-        else:
-            self._items[item.id] = item
+        for number in count():
+            id = occurrence(item.id, number)
+            if id not in self._items:
+                self._items[id] = replace(item, id=id)
+                return
+            if _asks(self._items[id]) == _asks(item):
+                self.fault("duplicate", where, f"a second row of id {item.id!r}: the first counts")
+                return
 
     @property
     def annotations(self) -> Annotations:
         return Annotations(tuple(self._items.values()), tuple(self.faults))
+
+
+def _asks(item: Item) -> tuple[object, ...]:
+    """What is asked, and what is right: rows that differ in neither are one item."""
+    return item.video, item.questions, item.answer, item.options, item.window
 
 
 class Places:
@@ -230,6 +246,7 @@ class PredictionRows(Rows):
         super().__init__()
         self._items = {item.id: item for item in items}
         self._seen: set[str] = set()
+        self._rows: defaultdict[str, int] = defaultdict(int)  # of an id that several items share
         self._found: dict[str, Prediction] = {}
 
     def add(self, where: str, id: str | None, *replies: object) -> None:
@@ -262,6 +279,16 @@ class PredictionRows(Rows):
             if prediction is not None:
                 self._found[id] = prediction
 
+    def of(self, id: str) -> str:
+        """The item of the next row that names an id: where several items share it in their files, the n-th."""
+        if occurrence(id, 1) not in self._items:
+            return id
+        self._rows[id] += 1
+        number = self._rows[id] - 1
+        while occurrence(id, number) not in self._items:  # More rows than items: the last again.
+            number -= 1
+        return occurrence(id, number)
+
     @property
     def predictions(self) -> Predictions:
         """All that was found; each item without a prediction is a fault too."""
@@ -287,5 +314,5 @@ def predictions_of_files(
     found = PredictionRows(items)
     for path in files:
         for where, row in found.objects(rows_of_file(path, "predictions")):
-            found.read(where, text_of(row, "id").strip(), partial(prediction_of, row))
+            found.read(where, found.of(text_of(row, "id").strip()), partial(prediction_of, row))
     return found.predictions

@@ -158,7 +158,7 @@ class VideoMme(ByRules):
         found = PredictionRows(items)
         for path in files:
             for where, row in found.objects(_questions(path)):
-                found.read(where, text_of(row, "question_id"), partial(_response, row))
+                found.read(where, found.of(text_of(row, "question_id")), partial(_response, row))
         return found.predictions
 
 

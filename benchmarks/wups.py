@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 BELOW = 0.1  # what a similarity below the threshold is multiplied by
 
@@ -19,6 +19,7 @@ BELOW = 0.1  # what a similarity below the threshold is multiplied by
 STOP_WORDS = frozenset((Path(__file__).parent / "stop_words.txt").read_text(encoding="utf-8").split())
 
 
+@runtime_checkable
 class WordSimilarity(Protocol):
     """A taxonomy of words."""
 

@@ -93,6 +93,59 @@ def test_an_answer_without_words_is_compared_as_it_stands(scoring: Any) -> None:
     assert [one.grade.correct for one in found] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("scoring", "answer", "reply", "right"),
+    [
+        ("contains", "C++", "It is vitamin C.", False),
+        ("contains", "C++", "Written in C++, I think.", True),
+        ("contains", "C", "Written in C++.", False),
+        ("contains", "C#", "C#.", True),
+        ("contains", "-5", "It is 5 degrees", False),
+        ("contains", "-5", "It is −5°C or so, -5", True),
+        ("contains", "5", "It is -5", False),
+        ("contains", "5", "Between 3-5 people", True),
+        ("contains", "5", "There are 5.", True),
+        ("contains", "3.5", "About 3.5 m.", True),
+        ("contains", "5", "About 3.5 m.", False),
+        ("contains", "v1.2", "It is V1.2", True),
+        ("contains", "猫", "一只猫", True),
+        ("contains", "ネコ", "白いネコです。", True),
+        ("contains", "แมว", "มีแมวหนึ่งตัว", True),
+        ("contains", "狗", "一只猫", False),
+        ("contains", "猫 5", "有猫5只", True),
+        ("exact", "-5", "5", False),
+        ("exact", "-5", "−5.", True),
+        ("exact", "C++", "C", False),
+        ("exact", "lime", "- **Lime**.", True),
+        ("exact", "猫", "猫。", True),
+    ],
+)
+def test_signs_and_scripts_without_blanks(scoring: Any, answer: str, reply: str, right: bool) -> None:
+    (one,) = graded(Custom(scoring=scoring), [item(answer=answer)], said(a=reply))
+    assert one.grade.correct is right
+
+
+@pytest.mark.parametrize("scoring", ["exact", "contains"])
+def test_an_answer_of_marks_alone_is_refused(tmp_path: Path, scoring: Any) -> None:
+    path = lines(
+        tmp_path / "rows.jsonl", *({**ROW, "id": str(n), "answer": a} for n, a in enumerate(["...", "?!", "+"]))
+    )
+    found = Custom(scoring=scoring).read({"": path})
+    assert [one.answer for one in found.items] == ["+"]
+    assert kinds(found.faults) == ["no answer"] * 2
+    assert len(Custom(scoring="judge").read({"": path}).items) == 3
+
+
+@given(
+    st.lists(st.sampled_from(["cat", "猫", "C++", "-5", "3.5", "5", "หมา", "red"]), min_size=1, max_size=6), st.data()
+)
+def test_a_part_of_a_text_is_contained_in_it(words: list[str], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(words) - 1))
+    part = " ".join(words[at : data.draw(st.integers(at + 1, len(words)))])
+    (one,) = graded(Custom(scoring="contains"), [item(answer=part)], said(a=" ".join(words) + "."))
+    assert one.grade.correct is True
+
+
 @pytest.mark.parametrize("scoring", ["choice", "exact", "contains", "judge"])
 def test_an_empty_reply_is_wrong_and_costs_no_judge(scoring: Any) -> None:
     found = graded(Custom(scoring=scoring), [item("a", "lime", ("onion", "lime")), item("b", "lime")], said(a=" \n"))

@@ -46,9 +46,10 @@ def test_the_published_scores_come_out_to_the_last_digit(test_data: Path, protoc
 
 def test_the_shapes_are_scored_as_by_hand(tmp_path: Path, test_data: Path) -> None:
     annotations = BENCHMARK.read({"": test_data / "annotations" / "shapes" / "nextqa_mc_style.csv"})
-    # Two of its videos have one name, so their questions have the same ids.
-    assert [fault.kind for fault in annotations.faults] == ["duplicate"] * 4
+    # Two of its videos have one name, so that their questions share ids: the official script counts each row.
+    assert not annotations.faults
     n = len(annotations.items)
+    assert (n, sum(item.id.endswith("#2") for item in annotations.items)) == (151, 4)
     predictions = {
         "askanything_hitting_baseball_0": {"prediction": 1, "answer": 1},  # Right by both.
         "askanything_hitting_baseball_1": {"prediction": 0, "answer": 2},  # Right; the file's answer is not.
@@ -66,6 +67,27 @@ def test_the_shapes_are_scored_as_by_hand(tmp_path: Path, test_data: Path) -> No
     assert official["type: DO"].value == 2 * strict["type: DO"].value > 0
     statuses = [one.grade.status for one in graded(BENCHMARK, annotations, read.by_id, "strict")]
     assert statuses[:6] == ["ok", "ok", "ok", "empty", "ok", "missing"]
+
+
+def test_questions_that_share_an_id_share_its_prediction_as_in_the_script(tmp_path: Path) -> None:
+    annotations = BENCHMARK.read(
+        rows_of(
+            tmp_path, "v,1,2,3,what,0,1,CW,a,b,c,d,e", "v,1,2,3,who,1,1,CW,f,g,h,i,j", "v,1,2,3,who,1,1,CW,f,g,h,i,j"
+        )
+    )
+    assert [item.id for item in annotations.items] == ["v_1", "v_1#2"]
+    assert [fault.kind for fault in annotations.faults] == ["duplicate"]
+    for text, letters in (
+        ('{"v_1": {"prediction": 0}}', ["A", "A"]),
+        ('{"v_1": {"prediction": 0}, "v_1#2": {"prediction": 1}}', ["A", "B"]),
+        ('{"v_1": {"prediction": 0}, "v_1": {"prediction": 1}}', ["A", "B"]),
+    ):
+        path = written(tmp_path / "p.json", text)
+        found = BENCHMARK.read_predictions([path], annotations.items)
+        assert not found.faults
+        assert [found.by_id[item.id].replies for item in annotations.items] == [(letter,) for letter in letters]
+        right = metrics(BENCHMARK, annotations, found.by_id, "strict")["overall"]
+        assert (right.value, right.n) == (0.5 * len(set(letters)), 2)
 
 
 def test_tp_counts_as_tn_and_bad_rows_are_faults(tmp_path: Path) -> None:
