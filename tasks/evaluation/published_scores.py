@@ -57,7 +57,7 @@ class Shelf:
 
     Attributes:
         benchmark: name in the registry.
-        judge: with its snapshot; "": rules.
+        judge: with its snapshot, and of ours with what identifies its settings; "": rules.
         scorer: script or protocol.
         prompts: hash of the texts that the judge was given here; "" of published numbers.
         alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
@@ -98,10 +98,10 @@ def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = Non
     ours: dict[_Place, list[Entry]] = {}
     for each in entries:
         prompts = each.prompt_hash if each.judge else ""
-        ours.setdefault((_name(each), judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
+        ours.setdefault((_name(each), each.judge, each.protocol, prompts, ""), []).append(each)
     places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
-    order, judges = list(benchmarks), {place[:2] for place in ours}
-    places.sort(key=lambda place: (order.index(place[0]), place[:2] not in judges))
+    order, judges = list(benchmarks), {(name, published_name(judge)) for name, judge, *_ in ours}
+    places.sort(key=lambda place: (order.index(place[0]), (place[0], published_name(place[1])) not in judges))
     return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
 
 
@@ -115,8 +115,8 @@ def _name(each: Entry) -> str:
     return each.benchmark if each.registry == OWN_TASK else each.registry
 
 
-def judge_of(judge: str) -> str:
-    """The judge's model and version, as published numbers name it: without what identifies its settings."""
+def published_name(judge: str) -> str:
+    """A judge's model and version, as published numbers name it: without what identifies its settings."""
     return judge.rpartition("@")[0] if "@" in judge else judge
 
 

@@ -174,7 +174,7 @@ def known_numbers() -> list[Published]:
 def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None:
     shelves = shelves_of(measured_here("gpt-0613@0123"), known_numbers())
     assert [(each.judge, each.prompts, each.alone, [row.model for row in each.rows]) for each in shelves] == [
-        ("gpt-0613", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
+        ("gpt-0613@0123", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
         ("gpt-0613", "", "", ["theirs"]),
         ("gpt-0301", "", "", ["again"]),
         ("gpt", "", "https://example.org/a", ["unsaid"]),
@@ -187,6 +187,14 @@ def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None
     assert (ours.kind, ours.values["accuracy"].said) == (HERE, "100.00")
     assert shelves[2].rows[0].secondary
     assert "snapshot not said" in shelves[3].title
+
+
+def test_judges_of_one_name_with_other_settings_share_no_table() -> None:
+    mine = [*measured_here("gpt-0613@aaaa"), *measured_here("gpt-0613@bbbb")]
+    first, second, third, *_ = shelves_of(mine, known_numbers())
+    assert [(each.judge, len(each.rows)) for each in (first, second)] == [("gpt-0613@aaaa", 1), ("gpt-0613@bbbb", 1)]
+    assert "gpt-0613@aaaa" in first.title
+    assert (third.judge, third.rows[0].model) == ("gpt-0613", "theirs"), "the published number of its snapshot is next"
 
 
 def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
