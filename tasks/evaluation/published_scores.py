@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.published import Published, read_published
-from tasks.evaluation.conditions import OVERALL, Unit, unit_of
+from tasks.evaluation.conditions import OVERALL, Condition, Unit, condition_of, unit_of
 from tasks.evaluation.entries import Entry
 
 HERE = "measured here"
@@ -168,23 +168,25 @@ def _told(one: Published, theirs: Sequence[Published]) -> Value:
 
 
 def _our_rows(ours: Sequence[Entry], columns: dict[str, bool]) -> list[Row]:
-    """One row for each checkpoint and way of measuring."""
-    found: dict[tuple[str, str, str], list[Entry]] = {}
+    """One row for each checkpoint, model and way of measuring, so that no number takes the place of another."""
+    found: dict[tuple[str, str, Condition], list[Entry]] = {}
     for each in ours:
-        drawn = ", ".join(f"{name} {value:g}" for name, value in each.decoding.items())
-        frames = f"frames {each.frames}{f', at most {each.n_frames}' if each.n_frames else ''}"
-        how = ", ".join(part for part in (each.benchmark, each.split, frames, drawn) if part)
-        found.setdefault((each.checkpoint, how, each.prompt_hash), []).append(each)
+        found.setdefault((each.checkpoint, each.model, condition_of(each)), []).append(each)
     return [
         Row(
             model=checkpoint,
             kind=HERE,
             values={_column(each.metric, each.group): _measured(each, ours, columns) for each in own},
-            source=how,
-            note=f"{_counts(own[0])}; prompts {prompts}",
+            source=_how(condition),
+            note=f"{_counts(own[0])}; model {model}; prompts {condition.prompt_hash}",
         )
-        for (checkpoint, how, prompts), own in found.items()
+        for (checkpoint, model, condition), own in found.items()
     ]
+
+
+def _how(condition: Condition) -> str:
+    asked = [f"{name.lower()} {said}" for name, said in condition.asked]
+    return ", ".join(part for part in (condition.benchmark, condition.split, *asked) if part)
 
 
 def _counts(each: Entry) -> str:

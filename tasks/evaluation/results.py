@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.grades import Graded
 from benchmarks.items import Prediction
+from benchmarks.registry import benchmark
 from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
@@ -166,6 +168,8 @@ class _Asked:
             frames=scored.frame_set,
             n_frames=self.n_frames,
             decoding=asdict(scored.sampling),
+            settings=_settings(scored),
+            limit=scored.limit,
             metric="",
             group="",
             value=None,
@@ -189,3 +193,13 @@ class _Asked:
         items = [item_of(row) for row in self.questions]
         files = self.about.scored.made.write(folder, items, self.predictions)
         logger.info("predictions of %s: %s", self.about.checkpoint, ", ".join(map(str, files)))
+
+
+def _settings(scored: ScoredBenchmark) -> dict[str, Any]:
+    """What decides the numbers beside texts, frames and decoding, where it is not the benchmark's own."""
+    usual, made = benchmark(scored.benchmark), scored.made
+    chosen = {name: value for name, value in scored.settings.items() if getattr(made, name) != getattr(usual, name)}
+    chosen |= {"pairs": scored.pairs} if scored.pairs != "likelihood" else {}
+    chosen |= {"subtitles": True} if scored.subtitles is not None else {}
+    plain: dict[str, Any] = json.loads(json.dumps(chosen, sort_keys=True, default=str))
+    return plain

@@ -114,6 +114,8 @@ def entries_of(
         frames="policy",
         n_frames=8,
         decoding={"temperature": 0.0, "max_new_tokens": 4},
+        settings={},
+        limit=None,
         metric="",
         group="",
         value=None,

@@ -23,7 +23,17 @@ from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.published_scores import HERE, shelves_of
 from tasks.evaluation.results_page import results_page
 
-MEASURED_TWICE = ({}, {"benchmark": "short"}, {"prompt_hash": "0"}, {"frames": "few"}, {"decoding": {"top_p": 0.9}})
+MEASURED_TWICE: tuple[dict[str, Any], ...] = (
+    {},
+    {"benchmark": "short"},
+    {"prompt_hash": "0"},
+    {"frames": "few"},
+    {"decoding": {"top_p": 0.9}},
+    {"model": "tuned@4567"},
+    {"limit": 20},
+    {"settings": {"loud": True}},
+    {"settings": {"loud": [1, 2]}},
+)
 HOSTILE = "<script>alert('x')</script> & </article>"
 ITEMS = questions(60)
 
@@ -94,6 +104,8 @@ def test_what_differs_in_judge_or_protocol_stands_in_no_common_table(answered: A
         {"frames": "judge"},
         {"prompt_hash": "0"},
         {"decoding": {"temperature": 1.0}},
+        {"settings": {"loud": True}},
+        {"limit": 20},
     ):
         other = replace(answered.entries[0], **change)  # type: ignore[arg-type]
         assert len(conditions_of([answered.entries[0], other])) == 2, change
@@ -209,9 +221,12 @@ def test_tasks_of_ones_own_are_no_common_benchmark() -> None:
 
 
 def test_what_differs_in_files_or_prompts_has_a_row_of_its_own() -> None:
-    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]  # type: ignore[arg-type]
+    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]
     (shelf,) = shelves_of(mine, [])
     assert len(shelf.rows) == len(MEASURED_TWICE)
+    assert len({(row.source, row.note) for row in shelf.rows}) == len(MEASURED_TWICE), "and says what differs"
+    assert "asked at most 20 items" in shelf.rows[6].source
+    assert "settings loud true" in shelf.rows[7].source
 
 
 def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
@@ -224,15 +239,31 @@ def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
 
 
 def test_the_page_of_results_tells_runs_apart(tmp_path: Path) -> None:
-    runs = [Scores("one", tuple(measured_here())), Scores("two", tuple(measured_here()))]
+    runs = {Path(name): Scores(name, tuple(measured_here())) for name in ("one", "two")}
     page = results_page(runs, tmp_path / "new" / "results.html").read_text()
     assert "Measured here (one, two), beside published numbers" in plain(page)
     assert "one: tuned" in plain(page)
     assert "two: tuned" in plain(page)
     Elements(page)
-    every = results_page([], tmp_path / "results.html", ["msvd_qa"]).read_text()
+    every = results_page({}, tmp_path / "results.html", ["msvd_qa"]).read_text()
     assert "msvd_qa" in every
     assert "tgif_qa" not in every
+
+
+def test_runs_of_one_name_keep_all_their_numbers(tmp_path: Path) -> None:
+    runs = {Path("runs", name): Scores("evaluation", tuple(measured_here())) for name in ("first", "second")}
+    text = plain(results_page(runs, tmp_path / "results.html").read_text())
+    for folder in runs:
+        assert text.count(f"evaluation ({folder}): tuned") == 1
+
+
+def test_the_page_shows_settings_and_limit(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS)
+    made.checkpoint("base", replies(set(range(30))))
+    entries = [replace(each, settings={"scoring": "contains", "prompt": "x" * 99}, limit=60) for each in made.entries]
+    text = plain(evaluation_page(made.lake, Scores("night", tuple(entries)), tmp_path).read_text())
+    assert f"Settings prompt {'x' * 59}…, scoring contains" in text
+    assert "Asked at most 60 items" in text
 
 
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
