@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluation.conditions import Unit
+from tasks.evaluation.conditions import Unit, unit_of
 
 if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
     from benchmarks.items import Fault
-    from benchmarks.metrics import Metric
     from tasks.evaluation.comparison import Comparison, Difference, Flip
     from tasks.evaluation.file_scores import FileScores
     from tasks.evaluation.measured import Measured
@@ -46,13 +45,9 @@ def _title(found: FileScores, made: Benchmark) -> str:
 
 def _line(each: Measured) -> tuple[str, ...]:
     metric, found = each.metric, each.interval
-    interval = "" if found is None else _span(_unit(metric), found)
+    interval = "" if found is None else _span(unit_of([metric]), found)
     value = "-" if found is None else metric.printed
     return metric.name, metric.group, value, interval, f"{metric.n:,}", f"{metric.left_out:,}"
-
-
-def _unit(metric: Metric | Difference) -> Unit:
-    return Unit(metric.scale, 4 if metric.digits is None else max(metric.digits, 1))
 
 
 def _span(unit: Unit, found: Interval, *, sign: bool = False) -> str:
@@ -121,7 +116,7 @@ def _p(value: float) -> str:
 
 
 def _difference(each: Difference) -> tuple[str, ...]:
-    unit = _unit(each)
+    unit = unit_of([each])
     values = (unit.said(each.first), unit.said(each.second), unit.said(each.found.value, sign=True))
     return each.metric, each.group, *values, _span(unit, each.found, sign=True), f"{each.found.n:,}"
 

@@ -6,8 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from benchmarks.metrics import ALL_DIGITS
 from tasks.evaluation.entries import Entry
+
+if TYPE_CHECKING:
+    from benchmarks.metrics import Metric
+    from tasks.evaluation.comparison import Difference
 
 OVERALL = "overall"
 _LONGEST = 60  # Characters of a setting that are shown.
@@ -30,15 +36,11 @@ class Unit:
         return text.replace("-", "−")
 
 
-def unit_of(entries: Iterable[Entry]) -> Unit:
-    """The unit in which the numbers of a metric are printed."""
-    each = [entry for entry in entries if entry.value is not None]
-    scale, digits = 1.0, 0
-    for entry in each:
-        digits = max(digits, len(entry.printed.partition(".")[2]))
-        if entry.value and abs(float(entry.printed)) > 10 * abs(entry.value):
-            scale = 100.0
-    return Unit(scale, digits)
+def unit_of(metrics: Iterable[Entry | Metric | Difference]) -> Unit:
+    """The unit in which the numbers of a metric are printed; of those that a script prints with all digits, four."""
+    found = list(metrics)
+    digits = (4 if each.digits is None or each.digits == ALL_DIGITS else each.digits for each in found)
+    return Unit(max((each.scale for each in found), default=1.0), max(digits, default=0))
 
 
 @dataclass(frozen=True)

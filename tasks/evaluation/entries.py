@@ -41,6 +41,7 @@ class Entry:
         n: items in the number.
         left_out: items that the protocol leaves out of it.
         printed: as the official script prints it.
+        scale, digits: as of benchmarks.metrics.Metric: how it prints it.
         statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
         faults: rows of the annotation files that are no items, and items that could not be asked, by kind.
         stages: keys of the stages "questions", "predictions" and "grades" in the lake.
@@ -67,6 +68,8 @@ class Entry:
     n: int
     left_out: int
     printed: str
+    scale: float
+    digits: int | None
     statuses: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)

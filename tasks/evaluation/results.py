@@ -149,6 +149,8 @@ class _Asked:
                 n=metric.n,
                 left_out=metric.left_out,
                 printed=metric.printed,
+                scale=metric.scale,
+                digits=metric.digits,
             )
 
     def _plain(self) -> Entry:
@@ -178,6 +180,8 @@ class _Asked:
             n=0,
             left_out=0,
             printed="",
+            scale=1.0,
+            digits=None,
             statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
             faults=dict(sorted(Counter(reason.partition(": ")[0] for reason in self.unasked).items())),
             stages={

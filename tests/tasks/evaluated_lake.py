@@ -124,6 +124,8 @@ def entries_of(
         n=0,
         left_out=0,
         printed="",
+        scale=1.0,
+        digits=None,
         statuses=statuses or {},
         faults={"no video": 1},
         stages=stages or {},
@@ -134,5 +136,6 @@ def entries_of(
         value = each.interval.value if each.interval else None
         about = {"metric": each.metric.name, "group": each.metric.group, "value": value, "low": low, "high": high}
         counts = {"n": each.metric.n, "left_out": each.metric.left_out, "printed": each.metric.printed}
-        found.append(replace(blank, **about, **counts))
+        said = {"scale": each.metric.scale, "digits": each.metric.digits}
+        found.append(replace(blank, **about, **counts, **said))
     return found

@@ -14,6 +14,7 @@ from test_audit_page import svgs
 from test_report import Elements, plain
 
 from benchmarks.items import Item, Prediction
+from benchmarks.metrics import ALL_DIGITS
 from benchmarks.published import Published
 from storage.lake import Lake
 from tasks.evaluation.conditions import conditions_of, unit_of
@@ -123,6 +124,16 @@ def test_numbers_are_written_as_the_official_script_prints_them(answered: Answer
     assert judged.cell("tuned", "score").value == "5.0000"
     assert unit_of([official.entry("base")]).said(-0.00001) == "0.00"
     assert unit_of([official.entry("base")]).said(-0.1, sign=True) == "−10.00"
+
+
+def test_how_a_number_is_written_does_not_hang_on_the_number(answered: Answered) -> None:
+    nothing = replace(answered.entries[0], value=0.0, low=0.0, high=0.0, printed="0.00")
+    assert unit_of([nothing]).scale == 100
+    assert unit_of([replace(nothing, scale=1.0, digits=ALL_DIGITS, printed=str(1 / 3))]).said(1 / 3) == "0.3333"
+    assert unit_of([replace(nothing, scale=1.0, digits=0)]).said(2.0) == "2"
+    points = replace(nothing, metric="score", value=0.8, low=None, high=None, scale=1.0, digits=None)
+    (shelf,) = shelves_of([points], [])
+    assert (shelf.columns, shelf.rows[0].values["score"].said) == ({"score": False}, "0.8000"), "points, no share"
 
 
 def test_hostile_replies_stay_texts(answered: Answered, tmp_path: Path) -> None:
