@@ -45,7 +45,7 @@ def unit_of(metrics: Iterable[Entry | Metric | Difference]) -> Unit:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown."""
+    """A number as it is shown; `interval`: in words, or why there is none."""
 
     value: str
     interval: str
@@ -176,8 +176,10 @@ class Condition:
 
 
 def cell_of(entry: Entry, unit: Unit) -> Cell:
-    """A number with its interval."""
-    interval = "" if entry.low is None else f"{unit.said(entry.low)} to {unit.said(entry.high)}"
+    """A number with its interval, or why it has none."""
+    interval = f"{unit.said(entry.low)} to {unit.said(entry.high)}"
+    if entry.low is None:
+        interval = "one video, no interval" if entry.n else "no item counts"
     return Cell(unit.said(entry.value), interval, entry.n, entry.left_out)
 
 

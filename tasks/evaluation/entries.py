@@ -36,8 +36,8 @@ class Entry:
         limit: most items that were asked; None: all.
         metric: name of the number, such as "accuracy".
         group: what part of the items it is about: "overall", or "duration: short".
-        value: the number; None where no item counts.
-        low, high: 95 % bootstrap interval, videos resampled; None likewise.
+        value: the number; None where no item counts, unless the official script prints a number then too.
+        low, high: 95 % bootstrap interval, videos resampled; None likewise, and where the items are of one video.
         n: items in the number.
         left_out: items that the protocol leaves out of it.
         printed: as the official script prints it.

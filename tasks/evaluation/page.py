@@ -19,7 +19,6 @@ from tasks.evaluation.plots import category_panels
 from tasks.evaluation.published_scores import Shelf, published_benchmarks, shelves_of
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel
-from tasks.report_scores import sign
 
 if TYPE_CHECKING:
     from storage.lake import Lake
@@ -110,7 +109,7 @@ def evaluation_page(
     folder.mkdir(parents=True, exist_ok=True)
     write(
         folder / PAGE,
-        render("evaluation.html.j2", without_places(Path.cwd()), page=page, anchor=_anchor, interval_sign=sign),
+        render("evaluation.html.j2", without_places(Path.cwd()), page=page, anchor=_anchor),
     )
     return folder / PAGE
 
@@ -164,7 +163,7 @@ def _headline(conditions: Sequence[Condition], compared: Sequence[Compared]) -> 
         headline, *notes = [each for each in said if each]
         return headline, notes
     alone = main[0].entry(first)
-    if alone is None or alone.value is None:
+    if alone is None or alone.value is None or not alone.n:
         return f"{first} has no score: no item of {main[0].name} counts.", []
     unit = main[0].units[alone.metric]
     more = f", and {len(main) - 1} further benchmarks" if len(main) > 1 else ""
@@ -180,8 +179,8 @@ def _said(first: str, second: str, compared: Sequence[Compared]) -> str:
     ]
     if not found:
         return ""
-    better = [name for name, each in found if sign(each.found) > 0]
-    worse = [name for name, each in found if sign(each.found) < 0]
+    better = [name for name, each in found if each.sign > 0]
+    worse = [name for name, each in found if each.sign < 0]
     unclear = [name for name, _ in found if name not in (*better, *worse)]
     told = (("better", better), ("worse", worse), ("no clear difference", unclear))
     parts = [f"{word} on {_listed(names)}" for word, names in told if names]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.published import Published, read_published
-from tasks.evaluation.conditions import OVERALL, Condition, Unit, condition_of, unit_of
+from tasks.evaluation.conditions import OVERALL, Condition, Unit, cell_of, condition_of, unit_of
 from tasks.evaluation.entries import Entry
 
 HERE = "measured here"
@@ -195,4 +195,5 @@ def _measured(each: Entry, ours: Sequence[Entry]) -> Value:
     unit = unit_of(other for other in ours if other.metric == each.metric)
     if _percent(each.metric) and unit.scale == 1:
         unit = Unit(100.0, max(1, unit.digits - 2))
-    return Value(unit.said(each.value), "" if each.low is None else f"{unit.said(each.low)} to {unit.said(each.high)}")
+    cell = cell_of(each, unit)
+    return Value(cell.value, cell.interval)

@@ -138,12 +138,13 @@ class _Asked:
         """The numbers, in the order of the official table."""
         plain = self._plain()
         for metric in self.about.scored.made.metrics(self.graded, self.about.protocol):
-            interval = measured(metric, resamples, seed).interval
+            found = measured(metric, resamples, seed)
+            interval = found.interval
             yield replace(
                 plain,
                 metric=metric.name,
                 group=metric.group,
-                value=finite(metric.value),
+                value=found.value,
                 low=None if interval is None else finite(interval.low),
                 high=None if interval is None else finite(interval.high),
                 n=metric.n,

@@ -133,8 +133,7 @@ def entries_of(
     found = []
     for each in (measured(metric) for metric in Quiz().metrics(graded, protocol)):
         low, high = (each.interval.low, each.interval.high) if each.interval else (None, None)
-        value = each.interval.value if each.interval else None
-        about = {"metric": each.metric.name, "group": each.metric.group, "value": value, "low": low, "high": high}
+        about = {"metric": each.metric.name, "group": each.metric.group, "value": each.value, "low": low, "high": high}
         counts = {"n": each.metric.n, "left_out": each.metric.left_out, "printed": each.metric.printed}
         said = {"scale": each.metric.scale, "digits": each.metric.digits}
         found.append(replace(blank, **about, **counts, **said))

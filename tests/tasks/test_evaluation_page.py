@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluated_lake import JUDGE, Answered, entries_of
 from quiz import Quiz, known, questions
@@ -14,12 +15,14 @@ from test_audit_page import svgs
 from test_report import Elements, plain
 
 from benchmarks.items import Item, Prediction
-from benchmarks.metrics import ALL_DIGITS
+from benchmarks.metrics import ALL_DIGITS, Metric
+from benchmarks.multiple_choice import RatioOr
 from benchmarks.published import Published
 from storage.lake import Lake
-from tasks.evaluation.conditions import conditions_of, unit_of
+from tasks.evaluation.conditions import cell_of, conditions_of, unit_of
 from tasks.evaluation.entries import Entry, Scores
 from tasks.evaluation.file_scores import grades_of
+from tasks.evaluation.measured import measured
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.published_scores import HERE, shelves_of
 from tasks.evaluation.results_page import results_page
@@ -134,6 +137,24 @@ def test_how_a_number_is_written_does_not_hang_on_the_number(answered: Answered)
     points = replace(nothing, metric="score", value=0.8, low=None, high=None, scale=1.0, digits=None)
     (shelf,) = shelves_of([points], [])
     assert (shelf.columns, shelf.rows[0].values["score"].said) == ({"score": False}, "0.8000"), "points, no share"
+
+
+def test_one_video_has_no_interval_and_neither_has_nothing(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS[:2])
+    made.checkpoint("base", replies({0}))
+    official, strict = conditions_of(made.entries)
+    cell = strict.cell("base", "accuracy")
+    assert cell is not None
+    assert (cell.value, cell.interval) == ("0.5000", "one video, no interval")
+    printed = RatioOr(0.0)  # As official scripts that print 0.0 where no reply counts.
+    none = measured(Metric("accuracy", "overall", np.zeros((4, 2)), ("a", "b", "c", "d"), printed, scale=100.0))
+    assert (none.value, none.interval) == (0.0, None)
+    left_out = np.array([[1.0, 1.0], [0.0, 0.0]])
+    assert measured(Metric("accuracy", "overall", left_out, ("a", "b"), n=1)).interval is None, "one video counts"
+    empty = replace(official.entries[0], value=0.0, low=None, high=None, n=0)
+    assert cell_of(empty, unit_of([empty])).interval == "no item counts"
+    text = plain(evaluation_page(made.lake, made.scores(), tmp_path).read_text())
+    assert "0.5000one video, no interval" in text.replace("0.5000 ", "0.5000")
 
 
 def test_hostile_replies_stay_texts(answered: Answered, tmp_path: Path) -> None:
