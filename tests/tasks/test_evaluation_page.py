@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.metrics import ALL_DIGITS, Metric
 from benchmarks.multiple_choice import RatioOr
 from benchmarks.published import Published
 from storage.lake import Lake
+from storage.tables import Table
 from tasks.evaluation.conditions import cell_of, conditions_of, unit_of
 from tasks.evaluation.entries import Entry, Scores
 from tasks.evaluation.file_scores import grades_of
@@ -155,6 +157,22 @@ def test_one_video_has_no_interval_and_neither_has_nothing(tmp_path: Path) -> No
     assert cell_of(empty, unit_of([empty])).interval == "no item counts"
     text = plain(evaluation_page(made.lake, made.scores(), tmp_path).read_text())
     assert "0.5000one video, no interval" in text.replace("0.5000 ", "0.5000")
+
+
+def test_what_checkpoints_and_protocols_share_is_read_once(
+    answered: Answered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, read = Counter[tuple[str, str | None]](), Table.read
+
+    def counted(table: Table, key: str | None = None, *more: Any, **named: Any) -> Any:
+        seen[table.name, key] += 1
+        return read(table, key, *more, **named)
+
+    monkeypatch.setattr(Table, "read", counted)
+    page_of(answered, tmp_path / "run")
+    rows = {key: count for (table, key), count in seen.items() if table in {"questions", "predictions", "grades"}}
+    assert {"questions-quiz", "predictions-base", "grades-tuned-strict"} <= set(rows)
+    assert set(rows.values()) == {1}
 
 
 def test_hostile_replies_stay_texts(answered: Answered, tmp_path: Path) -> None:
@@ -299,15 +317,15 @@ def test_the_page_shows_settings_and_limit(tmp_path: Path) -> None:
 
 
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
-    from tasks.evaluation.graded_rows import answers_of, benchmark_of
+    from tasks.evaluation.graded_rows import AnsweredRows, benchmark_of
 
     entry = next(each for each in answered.entries if each.checkpoint == "base" and each.protocol == "judged")
-    found = answers_of(answered.lake, entry)
+    found = AnsweredRows(answered.lake).answers(entry)
     assert found is not None
     assert [each.item for each in found.graded] == [replace(each, source=dict(each.source)) for each in ITEMS]
     assert found.graded[3].grade == Quiz().judged(ITEMS[3], "", "3", "judged")
     assert found.graded[59].prediction is None
     assert found.replies["q003", ""] == "3"
-    assert answers_of(answered.lake, replace(entry, stages={})) is None
+    assert AnsweredRows(answered.lake).answers(replace(entry, stages={})) is None
     assert isinstance(found.graded[0].item, Item)
     assert benchmark_of(answered.lake, entry) == Quiz(loud=True)
