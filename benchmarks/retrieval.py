@@ -29,6 +29,7 @@ from benchmarks.rows import Row, RowError, Rows, cell, rows_of_file, wanted
 from storage.errors import FormatError
 
 MOST = 10_000_000  # log-probabilities: 3,000 videos and 3,000 captions are days of work for a 7B model
+SAID_BELOW = 1_000  # videos: MSRVTT's usual gallery has so many
 
 _VIDEO = ("video", "video_id", "video_name", "videoID")
 _CAPTION = ("caption", "sentence", "captions", "sentences", "text")
@@ -126,7 +127,8 @@ class Retrieval(ByRules):
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """R@k, one value a query (a caption); intervals draw the queries of a video together. Where a caption was
-        searched among fewer videos than the file has, for a pool or a limit of items, the name says among how many.
+        searched among fewer videos than `SAID_BELOW` or than the file has, the name says among how many: chance alone
+        finds 5 in 5.
         """
         check_protocol(self, protocol)
         ranks: list[float] = []
@@ -138,7 +140,7 @@ class Retrieval(ByRules):
                 ranks.append(place)
         smallest = min((len(pool) for pool in pools), default=0)
         limited = self.pool or any(len(pool) < pool[0].item.source["gallery"] for pool in pools)
-        of = f" of {smallest}" if limited else ""
+        of = f" of {smallest}" if limited or smallest < SAID_BELOW else ""
         return [mean(f"R@{k}{of}", "overall", [float(place <= k) for place in ranks], videos) for k in self.at]
 
     def write(self, folder: Path, items: Sequence[Item], predictions: Mapping[str, Prediction]) -> list[Path]:

@@ -30,8 +30,9 @@ def results(
     unknown = [each for each in benchmark or [] if each not in KNOWN]
     if unknown:
         raise ValueError(f"There is no benchmark {unknown[0]!r}; known: {', '.join(KNOWN)}.")
-    files = [each / SCORES for each in folders] if folders else sorted(Path("runs").glob(f"*/{SCORES}"))
-    page = results_page([read_scores(file) for file in files], to.absolute(), benchmark or [])
+    given = folders or [file.parent for file in sorted(Path("runs").glob(f"*/{SCORES}"))]
+    runs = {each: read_scores(each / SCORES) for each in dict.fromkeys(each.absolute() for each in given)}
+    page = results_page(runs, to.absolute(), benchmark or [])
     cli.out.print(str(page), soft_wrap=True)
     if browser:
         typer.launch(page.as_uri())

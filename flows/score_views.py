@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluation.conditions import Unit
+from tasks.evaluation.conditions import Unit, unit_of
 
 if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
     from benchmarks.items import Fault
-    from benchmarks.metrics import Metric
     from tasks.evaluation.comparison import Comparison, Difference, Flip
     from tasks.evaluation.file_scores import FileScores
     from tasks.evaluation.measured import Measured
@@ -46,13 +45,9 @@ def _title(found: FileScores, made: Benchmark) -> str:
 
 def _line(each: Measured) -> tuple[str, ...]:
     metric, found = each.metric, each.interval
-    interval = "" if found is None else _span(_unit(metric), found)
-    value = "-" if found is None else metric.printed
+    interval = "" if found is None else _span(unit_of([metric]), found)
+    value = "-" if each.value is None else metric.printed
     return metric.name, metric.group, value, interval, f"{metric.n:,}", f"{metric.left_out:,}"
-
-
-def _unit(metric: Metric | Difference) -> Unit:
-    return Unit(metric.scale, 4 if metric.digits is None else max(metric.digits, 1))
 
 
 def _span(unit: Unit, found: Interval, *, sign: bool = False) -> str:
@@ -85,13 +80,13 @@ def scores_as_json(found: FileScores) -> dict[str, Any]:
 
 def _metric(each: Measured) -> dict[str, Any]:
     metric, found = each.metric, each.interval
-    interval = {"value": None, "low": None, "high": None} if found is None else _interval(found)
+    interval = {"value": each.value, **_interval(found)}
     counts = {"n": metric.n, "left_out": metric.left_out}
     return {"metric": metric.name, "group": metric.group, **interval, **counts, "printed": metric.printed}
 
 
-def _interval(found: Interval) -> dict[str, float]:
-    return {"value": found.value, "low": found.low, "high": found.high}
+def _interval(found: Interval | None) -> dict[str, float | None]:
+    return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
 
 
 def comparison_in_words(found: Comparison, scores: FileScores, made: Benchmark, flips: int) -> Iterator[str]:
@@ -121,9 +116,10 @@ def _p(value: float) -> str:
 
 
 def _difference(each: Difference) -> tuple[str, ...]:
-    unit = _unit(each)
-    values = (unit.said(each.first), unit.said(each.second), unit.said(each.found.value, sign=True))
-    return each.metric, each.group, *values, _span(unit, each.found, sign=True), f"{each.found.n:,}"
+    unit = unit_of([each])
+    values = (unit.said(each.first), unit.said(each.second), unit.said(each.value, sign=True))
+    interval = "" if each.interval is None else _span(unit, each.interval, sign=True)
+    return each.metric, each.group, *values, interval, f"{each.n:,}"
 
 
 def _flip(each: Flip) -> str:
@@ -160,8 +156,9 @@ def comparison_as_json(found: Comparison, scores: FileScores) -> dict[str, Any]:
                 "group": each.group,
                 "first": each.first,
                 "second": each.second,
-                **_interval(each.found),
-                "n": each.found.n,
+                "value": each.value,
+                **_interval(each.interval),
+                "n": each.n,
             }
             for each in found.differences
         ],

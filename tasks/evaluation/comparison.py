@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Graded
 from benchmarks.metrics import Floats, Metric
+from tasks.evaluation.measured import FEWEST, counted_videos
 from tasks.intervals import RESAMPLES, Interval, bootstrap
 
 
@@ -44,7 +45,8 @@ class Difference:
     Attributes:
         metric, group: as of Metric.
         first, second: the two values.
-        found: their difference; its interval draws videos anew, the same for both.
+        n: items in the number, on the side that has fewer.
+        interval: of the difference, 95 %; draws videos anew, the same for both. None where a side has only one.
         scale, digits: as of Metric, of the numbers as they are printed.
     """
 
@@ -52,9 +54,19 @@ class Difference:
     group: str
     first: float
     second: float
-    found: Interval
+    n: int
+    interval: Interval | None
     scale: float
     digits: int | None
+
+    @property
+    def value(self) -> float:
+        return self.second - self.first
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval leaves 0 out on that side, else 0."""
+        return 0 if self.interval is None else (self.interval.low > 0) - (self.interval.high < 0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Comparison:
         n: questions of both, each in each aspect.
         alone: questions of one of them alone; they are in no number here.
         verdicts: one an aspect that has verdicts.
-        differences: one a metric that both have.
+        differences: one a metric that both have, each of some items.
         flips: in the order of the questions.
     """
 
@@ -168,14 +180,22 @@ def _verdicts(pairs: Sequence[tuple[Graded, Graded]]) -> list[Verdicts]:
 
 def _differences(first: Sequence[Metric], second: Sequence[Metric], resamples: int, seed: int) -> list[Difference]:
     others = {(each.name, each.group): each for each in second}
+    pairs = [(one, others[one.name, one.group]) for one in first if (one.name, one.group) in others]
     return [
-        _difference(one, others[one.name, one.group], resamples, seed)
-        for one in first
-        if (one.name, one.group) in others and math.isfinite(others[one.name, one.group].value - one.value)
+        _difference(one, other, resamples, seed)
+        for one, other in pairs
+        if one.n and other.n and math.isfinite(other.value - one.value)
     ]
 
 
 def _difference(first: Metric, second: Metric, resamples: int, seed: int) -> Difference:
+    few = min(counted_videos(first), counted_videos(second)) < FEWEST
+    interval = None if few else _paired(first, second, resamples, seed)
+    n = min(first.n, second.n)
+    return Difference(first.name, first.group, first.value, second.value, n, interval, first.scale, first.digits)
+
+
+def _paired(first: Metric, second: Metric, resamples: int, seed: int) -> Interval:
     """The paired bootstrap: the sums of both side by side, so that a draw takes all that both said to a video."""
     width = first.parts.shape[1]
     parts = np.zeros((len(first.parts) + len(second.parts), width + second.parts.shape[1]))
@@ -186,6 +206,4 @@ def _difference(first: Metric, second: Metric, resamples: int, seed: int) -> Dif
         found: Floats = second.statistic(sums[..., width:]) - first.statistic(sums[..., :width])
         return found
 
-    found = bootstrap(statistic, parts, [*first.videos, *second.videos], resamples=resamples, seed=seed)
-    found = Interval(found.value, found.low, found.high, min(first.n, second.n))
-    return Difference(first.name, first.group, first.value, second.value, found, first.scale, first.digits)
+    return bootstrap(statistic, parts, [*first.videos, *second.videos], resamples=resamples, seed=seed)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from benchmarks.metrics import ALL_DIGITS
 from tasks.evaluation.entries import Entry
 
+if TYPE_CHECKING:
+    from benchmarks.metrics import Metric
+    from tasks.evaluation.comparison import Difference
+
 OVERALL = "overall"
+_LONGEST = 60  # Characters of a setting that are shown.
 
 
 @dataclass(frozen=True)
@@ -28,20 +36,16 @@ class Unit:
         return text.replace("-", "−")
 
 
-def unit_of(entries: Iterable[Entry]) -> Unit:
-    """The unit in which the numbers of a metric are printed."""
-    each = [entry for entry in entries if entry.value is not None]
-    scale, digits = 1.0, 0
-    for entry in each:
-        digits = max(digits, len(entry.printed.partition(".")[2]))
-        if entry.value and abs(float(entry.printed)) > 10 * abs(entry.value):
-            scale = 100.0
-    return Unit(scale, digits)
+def unit_of(metrics: Iterable[Entry | Metric | Difference]) -> Unit:
+    """The unit in which the numbers of a metric are printed; of those that a script prints with all digits, four."""
+    found = list(metrics)
+    digits = (4 if each.digits is None or each.digits == ALL_DIGITS else each.digits for each in found)
+    return Unit(max((each.scale for each in found), default=1.0), max(digits, default=0))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown."""
+    """A number as it is shown; `interval`: in words, or why there is none."""
 
     value: str
     interval: str
@@ -70,7 +74,8 @@ class Condition:
     """All numbers of one benchmark that were measured in one way: by one judge and protocol, with the same frames.
 
     Attributes:
-        benchmark, registry, split, protocol, judge, prompt_hash, frames, n_frames, decoding: as of Entry.
+        benchmark, registry, split, protocol, judge, prompt_hash, frames, n_frames, decoding, limit: as of Entry.
+        chosen: its settings, as JSON.
         entries: in their order.
     """
 
@@ -83,6 +88,8 @@ class Condition:
     frames: str
     n_frames: int
     decoding: tuple[tuple[str, float], ...]
+    chosen: tuple[tuple[str, str], ...]
+    limit: int | None
     entries: tuple[Entry, ...]
 
     @property
@@ -97,10 +104,18 @@ class Condition:
     @property
     def settings(self) -> list[tuple[str, str]]:
         """All that the numbers depend on, by name."""
+        told = [("Benchmark", self.registry), ("Split", self.split), ("Protocol", self.protocol)]
+        told += [("Graded by", self.judged_by), *self.asked, ("Prompts", self.prompt_hash)]
+        return [(name, value) for name, value in told if value]
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """What was asked and how it was answered, by name."""
         drawn = ", ".join(f"{name} {value:g}" for name, value in self.decoding)
         frames = f"{self.frames}, at most {self.n_frames}" if self.n_frames else self.frames
-        told = [("Benchmark", self.registry), ("Split", self.split), ("Protocol", self.protocol)]
-        told += [("Graded by", self.judged_by), ("Frames", frames), ("Decoding", drawn), ("Prompts", self.prompt_hash)]
+        chosen = ", ".join(f"{name} {_shortened(value)}" for name, value in self.chosen)
+        limit = "" if self.limit is None else f"at most {self.limit:,} items"
+        told = [("Frames", frames), ("Decoding", drawn), ("Settings", chosen), ("Asked", limit)]
         return [(name, value) for name, value in told if value]
 
     @cached_property
@@ -161,8 +176,10 @@ class Condition:
 
 
 def cell_of(entry: Entry, unit: Unit) -> Cell:
-    """A number with its interval."""
-    interval = "" if entry.low is None else f"{unit.said(entry.low)} to {unit.said(entry.high)}"
+    """A number with its interval, or why it has none."""
+    interval = f"{unit.said(entry.low)} to {unit.said(entry.high)}"
+    if entry.low is None:
+        interval = "one video, no interval" if entry.n else "no item counts"
     return Cell(unit.said(entry.value), interval, entry.n, entry.left_out)
 
 
@@ -170,12 +187,12 @@ def conditions_of(entries: Sequence[Entry]) -> list[Condition]:
     """The entries by what they were measured with, in their order."""
     found: dict[Condition, list[Entry]] = {}
     for each in entries:
-        found.setdefault(_empty(each), []).append(each)
+        found.setdefault(condition_of(each), []).append(each)
     return [replace(condition, entries=tuple(own)) for condition, own in found.items()]
 
 
-def _empty(each: Entry) -> Condition:
-    """The condition of an entry, without entries."""
+def condition_of(each: Entry) -> Condition:
+    """How an entry was measured: its condition, without entries."""
     return Condition(
         benchmark=each.benchmark,
         registry=each.registry,
@@ -186,6 +203,8 @@ def _empty(each: Entry) -> Condition:
         frames=each.frames,
         n_frames=each.n_frames,
         decoding=tuple(sorted(each.decoding.items())),
+        chosen=tuple((name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(each.settings.items())),
+        limit=each.limit,
         entries=(),
     )
 
@@ -197,6 +216,12 @@ def main_conditions(conditions: Sequence[Condition]) -> list[Condition]:
         if each.benchmark not in found or (each.protocol == "strict" != found[each.benchmark].protocol):
             found[each.benchmark] = each
     return list(found.values())
+
+
+def _shortened(value: str) -> str:
+    """JSON in a line of a page: a word without its quotes, of a prompt the beginning."""
+    text = value.strip('"')
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _kind(group: str) -> str:

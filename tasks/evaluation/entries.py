@@ -31,13 +31,17 @@ class Entry:
         frames: frame set that the model was shown.
         n_frames: most frames of a video that it was shown.
         decoding: temperature, top_p and max_new_tokens.
+        settings: of the benchmark, those that are not its own; "pairs" and "subtitles" among them, as in
+            ScoredBenchmark.
+        limit: most items that were asked; None: all.
         metric: name of the number, such as "accuracy".
         group: what part of the items it is about: "overall", or "duration: short".
-        value: the number; None where no item counts.
-        low, high: 95 % bootstrap interval, videos resampled; None likewise.
+        value: the number; None where no item counts, unless the official script prints a number then too.
+        low, high: 95 % bootstrap interval, videos resampled; None likewise, and where the items are of one video.
         n: items in the number.
         left_out: items that the protocol leaves out of it.
         printed: as the official script prints it.
+        scale, digits: as of benchmarks.metrics.Metric: how it prints it.
         statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
         faults: rows of the annotation files that are no items, and items that could not be asked, by kind.
         stages: keys of the stages "questions", "predictions" and "grades" in the lake.
@@ -54,6 +58,8 @@ class Entry:
     frames: str
     n_frames: int
     decoding: dict[str, float]
+    settings: dict[str, Any]
+    limit: int | None
     metric: str
     group: str
     value: float | None
@@ -62,6 +68,8 @@ class Entry:
     n: int
     left_out: int
     printed: str
+    scale: float
+    digits: int | None
     statuses: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
@@ -92,10 +100,13 @@ def read_scores(path: Path) -> Scores:
     """The numbers in a file that `write_scores` wrote.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is no such file, or one from before numbers said all that they say now.
     """
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Scores(said["run"], tuple(Entry(**each) for each in said["entries"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of scores ({error}); `rlaif evaluate` writes one.") from error
+        raise ValueError(
+            f"{path} is no file of scores ({error}); `rlaif evaluate` writes one. One of an older version is written "
+            "anew when its run is started again, which takes answers and grades from the lake."
+        ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.evaluation.conditions import Condition
 from tasks.evaluation.flips import reply_of
-from tasks.evaluation.graded_rows import answers_of
+from tasks.evaluation.graded_rows import AnsweredRows
 from tasks.troubles import Trouble, troubles_of
 
 if TYPE_CHECKING:
@@ -53,26 +53,23 @@ class Faults:
     troubles: dict[str, tuple[Trouble, ...]]
 
 
-def faults_of(lake: Lake, conditions: Sequence[Condition]) -> list[Faults]:
-    """The faults of each benchmark that has some."""
-    found = []
-    for benchmark in dict.fromkeys(each.benchmark for each in conditions):
-        own = [each for each in conditions if each.benchmark == benchmark]
-        kinds: dict[str, int] = {}
-        for each in own:
-            for kind, count in each.faults().items():
-                kinds[kind] = max(count, kinds.get(kind, 0))
-        ungraded = [one for each in own for name in each.checkpoints for one in _ungraded(lake, each, name)]
-        found.append(Faults(benchmark, kinds, ungraded, _troubles(lake, own)))
-    return [each for each in found if any(each.kinds.values()) or each.ungraded or each.troubles]
+def faults_of(rows: AnsweredRows, conditions: Sequence[Condition]) -> Faults | None:
+    """The faults of one benchmark, whose conditions these are; None where it has none."""
+    kinds: dict[str, int] = {}
+    for each in conditions:
+        for kind, count in each.faults().items():
+            kinds[kind] = max(count, kinds.get(kind, 0))
+    ungraded = [one for each in conditions for name in each.checkpoints for one in _ungraded(rows, each, name)]
+    found = Faults(conditions[0].benchmark, kinds, ungraded, _troubles(rows.lake, conditions))
+    return found if any(kinds.values()) or found.ungraded or found.troubles else None
 
 
-def _ungraded(lake: Lake, condition: Condition, checkpoint: str) -> list[Ungraded]:
+def _ungraded(rows: AnsweredRows, condition: Condition, checkpoint: str) -> list[Ungraded]:
     entry = condition.entry(checkpoint)
     if entry is None:
         return []
     statuses = {status: count for status, count in entry.statuses.items() if status != "ok" and count}
-    answers = answers_of(lake, entry) if statuses else None
+    answers = rows.answers(entry) if statuses else None
     graded = [] if answers is None else answers.graded
     told = {} if answers is None else answers.replies
     found = []

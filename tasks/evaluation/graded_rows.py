@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Graded
+from benchmarks.items import Item, Prediction
 from benchmarks.registry import benchmark
 from tasks.evaluation.entries import Entry
 from tasks.evaluation.items import Row, grade_of, item_of, prediction_of
@@ -44,25 +45,50 @@ class Answers:
     frames: StageResult | None
 
 
-def answers_of(lake: Lake, entry: Entry) -> Answers | None:
-    """The answers behind a number; None where the entry names no stages."""
-    if not {"questions", "predictions", "grades"} <= set(entry.stages):
-        return None
-    questions = sorted(_ok(lake, "questions", entry), key=lambda row: int(row["place"]))
-    said = {row["question"]: row for row in _ok(lake, "predictions", entry)}
-    predictions = {name: prediction_of(row) for name, row in said.items()}
-    grades = {(row["question"], row["aspect"]): row for row in _ok(lake, "grades", entry)}
-    return Answers(
-        [
-            Graded(item, aspect, predictions.get(item.id), grade_of(row))
-            for item in map(item_of, questions)
-            for aspect in item.aspects
-            if (row := grades.get((item.id, aspect))) is not None
-        ],
-        {key: row["reply"] for key, row in grades.items() if row["reply"]},
-        {name: Shown(row["video"], row["frame_set"]) for name, row in said.items()},
-        made_from(lake, entry.stages["predictions"]).get("frames"),
-    )
+class AnsweredRows:
+    """Reads answers from the lake; what several checkpoints and protocols share, questions and replies, once.
+
+    It keeps all that it has read: one for each benchmark is enough.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self._kept: dict[tuple[str, ...], Any] = {}
+
+    def answers(self, entry: Entry) -> Answers | None:
+        """The answers behind a number; None where the entry names no stages."""
+        if not {"questions", "predictions", "grades"} <= set(entry.stages):
+            return None
+        keys = tuple(entry.stages[table] for table in ("questions", "predictions", "grades"))
+        return cast("Answers", self._once(keys, lambda: self._put_together(entry)))
+
+    def _put_together(self, entry: Entry) -> Answers:
+        said = self._once(("predictions", entry.stages["predictions"]), lambda: self._said(entry))
+        items = self._once(("questions", entry.stages["questions"]), lambda: self._items(entry))
+        grades = {(row["question"], row["aspect"]): row for row in _ok(self.lake, "grades", entry)}
+        return Answers(
+            [
+                Graded(item, aspect, said[item.id][0] if item.id in said else None, grade_of(row))
+                for item in items
+                for aspect in item.aspects
+                if (row := grades.get((item.id, aspect))) is not None
+            ],
+            {key: row["reply"] for key, row in grades.items() if row["reply"]},
+            {name: shown for name, (_, shown) in said.items()},
+            made_from(self.lake, entry.stages["predictions"]).get("frames"),
+        )
+
+    def _items(self, entry: Entry) -> list[Item]:
+        return [item_of(row) for row in sorted(_ok(self.lake, "questions", entry), key=lambda row: int(row["place"]))]
+
+    def _said(self, entry: Entry) -> dict[str, tuple[Prediction, Shown]]:
+        rows = _ok(self.lake, "predictions", entry)
+        return {row["question"]: (prediction_of(row), Shown(row["video"], row["frame_set"])) for row in rows}
+
+    def _once(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = read()
+        return self._kept[key]
 
 
 def benchmark_of(lake: Lake, entry: Entry) -> Benchmark:

@@ -14,12 +14,11 @@ from tasks.evaluation.conditions import OVERALL, Condition, conditions_of, main_
 from tasks.evaluation.entries import Scores
 from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
-from tasks.evaluation.graded_rows import Answers, answers_of, benchmark_of
+from tasks.evaluation.graded_rows import AnsweredRows, Answers, benchmark_of
 from tasks.evaluation.plots import category_panels
 from tasks.evaluation.published_scores import Shelf, published_benchmarks, shelves_of
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel
-from tasks.report_scores import sign
 
 if TYPE_CHECKING:
     from storage.lake import Lake
@@ -90,9 +89,14 @@ def evaluation_page(
     conditions = conditions_of(scores.entries)
     series = {name: place for place, name in enumerate(dict.fromkeys(each.checkpoint for each in scores.entries))}
     main = main_conditions(conditions)
-    compared = [
-        each for condition in conditions for each in _comparisons(lake, condition, examples if condition in main else 0)
-    ]
+    compared: list[Compared] = []
+    faults: list[Faults] = []
+    for name in dict.fromkeys(each.benchmark for each in conditions):
+        own, rows = [each for each in conditions if each.benchmark == name], AnsweredRows(lake)
+        for condition in own:
+            compared += _comparisons(rows, condition, examples if condition in main else 0)
+        found = faults_of(rows, own)
+        faults += [] if found is None else [found]
     headline, notes = _headline(conditions, compared)
     page = EvaluationPage(
         run=scores.run,
@@ -102,7 +106,7 @@ def evaluation_page(
         series=series,
         panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions) if each in main},
         compared=compared,
-        faults=faults_of(lake, conditions),
+        faults=faults,
         shelves=[each for each in shelves_of(scores.entries) if each.benchmark in published_benchmarks()],
         models={each.checkpoint: each.model for each in scores.entries},
         command=command,
@@ -110,7 +114,7 @@ def evaluation_page(
     folder.mkdir(parents=True, exist_ok=True)
     write(
         folder / PAGE,
-        render("evaluation.html.j2", without_places(Path.cwd()), page=page, anchor=_anchor, interval_sign=sign),
+        render("evaluation.html.j2", without_places(Path.cwd()), page=page, anchor=_anchor),
     )
     return folder / PAGE
 
@@ -119,14 +123,19 @@ def _anchor(place: int) -> str:
     return f"condition-{place}"
 
 
-def _comparisons(lake: Lake, condition: Condition, examples: int) -> list[Compared]:
+def _comparisons(rows: AnsweredRows, condition: Condition, examples: int) -> list[Compared]:
     names = condition.checkpoints
     pairs = combinations(names, 2) if len(names) <= _ALL_PAIRS else ((names[0], other) for other in names[1:])
     entries = {name: entry for name in names if (entry := condition.entry(name)) is not None}
-    answers = {name: found for name, entry in entries.items() if (found := answers_of(lake, entry)) is not None}
+    answers = {name: found for name, entry in entries.items() if (found := rows.answers(entry)) is not None}
     return [
         _compared(
-            lake, condition, benchmark_of(lake, entries[one]), (one, other), (answers[one], answers[other]), examples
+            rows.lake,
+            condition,
+            benchmark_of(rows.lake, entries[one]),
+            (one, other),
+            (answers[one], answers[other]),
+            examples,
         )
         for one, other in pairs
         if one in answers and other in answers and _ids(answers[one]) & _ids(answers[other])
@@ -164,7 +173,7 @@ def _headline(conditions: Sequence[Condition], compared: Sequence[Compared]) -> 
         headline, *notes = [each for each in said if each]
         return headline, notes
     alone = main[0].entry(first)
-    if alone is None or alone.value is None:
+    if alone is None or alone.value is None or not alone.n:
         return f"{first} has no score: no item of {main[0].name} counts.", []
     unit = main[0].units[alone.metric]
     more = f", and {len(main) - 1} further benchmarks" if len(main) > 1 else ""
@@ -180,8 +189,8 @@ def _said(first: str, second: str, compared: Sequence[Compared]) -> str:
     ]
     if not found:
         return ""
-    better = [name for name, each in found if sign(each.found) > 0]
-    worse = [name for name, each in found if sign(each.found) < 0]
+    better = [name for name, each in found if each.sign > 0]
+    worse = [name for name, each in found if each.sign < 0]
     unclear = [name for name, _ in found if name not in (*better, *worse)]
     told = (("better", better), ("worse", worse), ("no clear difference", unclear))
     parts = [f"{word} on {_listed(names)}" for word, names in told if names]

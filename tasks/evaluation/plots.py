@@ -35,11 +35,14 @@ def _drawn(each: Breakdown, checkpoints: list[str], series: Mapping[str, int]) -
         for place, group in enumerate(each.groups):
             for row, checkpoint in enumerate(checkpoints):
                 entry = each.entries.get((group, checkpoint))
-                if entry is None or entry.value is None or entry.low is None or entry.high is None:
+                if entry is None or entry.value is None or not entry.n:
                     continue
-                value, low, high = (number * each.unit.scale for number in (entry.value, entry.low, entry.high))
-                # An interval of quantiles need not hold the value; then it has no length on that side.
-                span = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                value = entry.value * each.unit.scale
+                span = None
+                if entry.low is not None and entry.high is not None:
+                    # An interval of quantiles need not hold the value; then it has no length on that side.
+                    low, high = entry.low * each.unit.scale, entry.high * each.unit.scale
+                    span = [[max(0.0, value - low)], [max(0.0, high - value)]]
                 at = place + (row - (len(checkpoints) - 1) / 2) * step
                 marker, color = marker_of(series[checkpoint]), color_of(series[checkpoint])
                 axes.errorbar(value, at, xerr=span, fmt=marker, color=color, markersize=5, linewidth=1.6, capsize=2)

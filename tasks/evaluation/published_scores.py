@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.published import Published, read_published
-from tasks.evaluation.conditions import OVERALL, Unit, unit_of
+from tasks.evaluation.conditions import OVERALL, Condition, Unit, cell_of, condition_of, unit_of
 from tasks.evaluation.entries import Entry
 
 HERE = "measured here"
 KINDS = {"published": "published", "re-run": "re-run by others", "here": HERE}
 OWN_TASK = "custom"
+POINTS = "score"
 OWN_SCORER = "official"  # What published numbers mean that name no scorer.
 
 
@@ -57,7 +58,7 @@ class Shelf:
 
     Attributes:
         benchmark: name in the registry.
-        judge: with its snapshot; "": rules.
+        judge: with its snapshot, and of ours with what identifies its settings; "": rules.
         scorer: script or protocol.
         prompts: hash of the texts that the judge was given here; "" of published numbers.
         alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
@@ -98,10 +99,10 @@ def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = Non
     ours: dict[_Place, list[Entry]] = {}
     for each in entries:
         prompts = each.prompt_hash if each.judge else ""
-        ours.setdefault((_name(each), judge_of(each.judge), each.protocol, prompts, ""), []).append(each)
+        ours.setdefault((_name(each), each.judge, each.protocol, prompts, ""), []).append(each)
     places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
-    order, judges = list(benchmarks), {place[:2] for place in ours}
-    places.sort(key=lambda place: (order.index(place[0]), place[:2] not in judges))
+    order, judges = list(benchmarks), {(name, published_name(judge)) for name, judge, *_ in ours}
+    places.sort(key=lambda place: (order.index(place[0]), (place[0], published_name(place[1])) not in judges))
     return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
 
 
@@ -115,8 +116,8 @@ def _name(each: Entry) -> str:
     return each.benchmark if each.registry == OWN_TASK else each.registry
 
 
-def judge_of(judge: str) -> str:
-    """The judge's model and version, as published numbers name it: without what identifies its settings."""
+def published_name(judge: str) -> str:
+    """A judge's model and version, as published numbers name it: without what identifies its settings."""
     return judge.rpartition("@")[0] if "@" in judge else judge
 
 
@@ -129,8 +130,8 @@ def _place(one: Published) -> _Place:
 def _shelf(place: _Place, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:
     wanted = dict.fromkeys([*(_column(one.metric, one.group) for one in theirs)])
     shown = [each for each in ours if each.group == OVERALL or _column(each.metric, each.group) in wanted]
-    columns = {column: _percent(column, shown, theirs) for column in [*_columns(shown), *wanted]}
-    rows = [*_their_rows(theirs), *_our_rows(shown, columns)]
+    columns = {column: _percent(column) for column in [*_columns(shown), *wanted]}
+    rows = [*_their_rows(theirs), *_our_rows(shown)]
     rows.sort(key=lambda row: list(KINDS.values()).index(row.kind))
     return Shelf(*place, columns=columns, rows=tuple(rows))
 
@@ -143,11 +144,9 @@ def _columns(entries: Iterable[Entry]) -> list[str]:
     return list(dict.fromkeys(_column(each.metric, each.group) for each in entries))
 
 
-def _percent(column: str, ours: Sequence[Entry], theirs: Sequence[Published]) -> bool:
-    """Whether a column holds shares: no number in it is beyond 1."""
-    numbers = [each.value for each in ours if _column(each.metric, each.group) == column and each.value is not None]
-    numbers += [one.value for one in theirs if _column(one.metric, one.group) == column]
-    return all(number <= 1 for number in numbers)
+def _percent(column: str) -> bool:
+    """Whether a column holds shares: all do but a judge's points."""
+    return column.partition(", ")[0] != POINTS
 
 
 def _their_rows(theirs: Sequence[Published]) -> list[Row]:
@@ -156,43 +155,45 @@ def _their_rows(theirs: Sequence[Published]) -> list[Row]:
     for one in theirs:
         found.setdefault((one.model, KINDS[one.kind], one.source, one.note, one.secondary), []).append(one)
     return [
-        Row(model, kind, {_column(one.metric, one.group): _told(one, theirs) for one in own}, source, note, secondary)
+        Row(model, kind, {_column(one.metric, one.group): _told(one) for one in own}, source, note, secondary)
         for (model, kind, source, note, secondary), own in found.items()
     ]
 
 
-def _told(one: Published, theirs: Sequence[Published]) -> Value:
-    share = _percent(_column(one.metric, one.group), (), theirs)
-    text = f"{one.value * (100 if share else 1):.6g}"
+def _told(one: Published) -> Value:
+    text = f"{one.value * (100 if _percent(one.metric) else 1):.6g}"
     return Value(text if "." in text else f"{text}.0")
 
 
-def _our_rows(ours: Sequence[Entry], columns: dict[str, bool]) -> list[Row]:
-    """One row for each checkpoint and way of measuring."""
-    found: dict[tuple[str, str, str], list[Entry]] = {}
+def _our_rows(ours: Sequence[Entry]) -> list[Row]:
+    """One row for each checkpoint, model and way of measuring, so that no number takes the place of another."""
+    found: dict[tuple[str, str, Condition], list[Entry]] = {}
     for each in ours:
-        drawn = ", ".join(f"{name} {value:g}" for name, value in each.decoding.items())
-        frames = f"frames {each.frames}{f', at most {each.n_frames}' if each.n_frames else ''}"
-        how = ", ".join(part for part in (each.benchmark, each.split, frames, drawn) if part)
-        found.setdefault((each.checkpoint, how, each.prompt_hash), []).append(each)
+        found.setdefault((each.checkpoint, each.model, condition_of(each)), []).append(each)
     return [
         Row(
             model=checkpoint,
             kind=HERE,
-            values={_column(each.metric, each.group): _measured(each, ours, columns) for each in own},
-            source=how,
-            note=f"{_counts(own[0])}; prompts {prompts}",
+            values={_column(each.metric, each.group): _measured(each, ours) for each in own},
+            source=_how(condition),
+            note=f"{_counts(own[0])}; model {model}; prompts {condition.prompt_hash}",
         )
-        for (checkpoint, how, prompts), own in found.items()
+        for (checkpoint, model, condition), own in found.items()
     ]
+
+
+def _how(condition: Condition) -> str:
+    asked = [f"{name.lower()} {said}" for name, said in condition.asked]
+    return ", ".join(part for part in (condition.benchmark, condition.split, *asked) if part)
 
 
 def _counts(each: Entry) -> str:
     return f"{each.n:,} items" + (f", {each.left_out:,} left out" if each.left_out else "")
 
 
-def _measured(each: Entry, ours: Sequence[Entry], columns: dict[str, bool]) -> Value:
+def _measured(each: Entry, ours: Sequence[Entry]) -> Value:
     unit = unit_of(other for other in ours if other.metric == each.metric)
-    if columns[_column(each.metric, each.group)] and unit.scale == 1:
+    if _percent(each.metric) and unit.scale == 1:
         unit = Unit(100.0, max(1, unit.digits - 2))
-    return Value(unit.said(each.value), "" if each.low is None else f"{unit.said(each.low)} to {unit.said(each.high)}")
+    cell = cell_of(each, unit)
+    return Value(cell.value, cell.interval)

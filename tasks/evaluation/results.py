@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.grades import Graded
 from benchmarks.items import Prediction
+from benchmarks.registry import benchmark
 from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
@@ -136,17 +138,20 @@ class _Asked:
         """The numbers, in the order of the official table."""
         plain = self._plain()
         for metric in self.about.scored.made.metrics(self.graded, self.about.protocol):
-            interval = measured(metric, resamples, seed).interval
+            found = measured(metric, resamples, seed)
+            interval = found.interval
             yield replace(
                 plain,
                 metric=metric.name,
                 group=metric.group,
-                value=finite(metric.value),
+                value=found.value,
                 low=None if interval is None else finite(interval.low),
                 high=None if interval is None else finite(interval.high),
                 n=metric.n,
                 left_out=metric.left_out,
                 printed=metric.printed,
+                scale=metric.scale,
+                digits=metric.digits,
             )
 
     def _plain(self) -> Entry:
@@ -166,6 +171,8 @@ class _Asked:
             frames=scored.frame_set,
             n_frames=self.n_frames,
             decoding=asdict(scored.sampling),
+            settings=_settings(scored),
+            limit=scored.limit,
             metric="",
             group="",
             value=None,
@@ -174,6 +181,8 @@ class _Asked:
             n=0,
             left_out=0,
             printed="",
+            scale=1.0,
+            digits=None,
             statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
             faults=dict(sorted(Counter(reason.partition(": ")[0] for reason in self.unasked).items())),
             stages={
@@ -189,3 +198,13 @@ class _Asked:
         items = [item_of(row) for row in self.questions]
         files = self.about.scored.made.write(folder, items, self.predictions)
         logger.info("predictions of %s: %s", self.about.checkpoint, ", ".join(map(str, files)))
+
+
+def _settings(scored: ScoredBenchmark) -> dict[str, Any]:
+    """What decides the numbers beside texts, frames and decoding, where it is not the benchmark's own."""
+    usual, made = benchmark(scored.benchmark), scored.made
+    chosen = {name: value for name, value in scored.settings.items() if getattr(made, name) != getattr(usual, name)}
+    chosen |= {"pairs": scored.pairs} if scored.pairs != "likelihood" else {}
+    chosen |= {"subtitles": True} if scored.subtitles is not None else {}
+    plain: dict[str, Any] = json.loads(json.dumps(chosen, sort_keys=True, default=str))
+    return plain

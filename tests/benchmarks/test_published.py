@@ -51,6 +51,15 @@ def test_numbers_that_are_known_by_heart() -> None:
     assert mean == round(sum(aspects.values()) / 5, 2)
 
 
+def test_what_was_scored_by_another_script_is_not_called_official() -> None:
+    judged = [one for one in SHIPPED if one.judge and (one.model, one.kind) == ("VLM-RLAIF 7B", "published")]
+    assert {one.benchmark for one in judged} == {"video_chatgpt", "msvd_qa", "msrvtt_qa", "activitynet_qa"}
+    assert {one.scorer for one in judged} == {"vlm_rlaif"}
+    # Where a source does not say whose script it took, neither do we.
+    unsaid = [one for one in SHIPPED if one.judge and ("PPLLaVA" in one.source or "2510.02561" in one.source)]
+    assert {one.scorer for one in unsaid if one not in judged} == {"not said"}
+
+
 def test_who_trained_again_is_told_from_who_published() -> None:
     said = {(one.kind, one.value) for one in SHIPPED if (one.benchmark, one.model) == ("msvd_qa", "VLM-RLAIF 7B")}
     assert said == {("published", 0.764), ("re-run", 0.685)}

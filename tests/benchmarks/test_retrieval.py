@@ -6,12 +6,14 @@ import pickle
 from pathlib import Path
 
 import pytest
-from by_rules import by_id, kinds, lines, metrics, values
+from by_rules import by_id, kinds, lines
+from by_rules import metrics as named_metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.items import Item, Prediction, Shown
+from benchmarks.metrics import Metric
 from benchmarks.registry import benchmark
 from benchmarks.retrieval import Retrieval
 from storage.errors import FormatError
@@ -31,6 +33,16 @@ def gallery(captions: dict[str, list[str]]) -> list[Item]:
 
 def scored(rows: dict[str, list[float]]) -> dict[str, Prediction]:
     return {video: Prediction(scores=tuple(row)) for video, row in rows.items()}
+
+
+def metrics(made: Retrieval, items: list[Item], predictions: dict[str, Prediction]) -> dict[tuple[str, str], Metric]:
+    """By "R@k" alone: what else a name says, "of 3", is the number of videos."""
+    found = named_metrics(made, items, predictions)
+    return {(name.partition(" of ")[0], group): metric for (name, group), metric in found.items()}
+
+
+def values(made: Retrieval, items: list[Item], predictions: dict[str, Prediction]) -> dict[tuple[str, str], float]:
+    return {key: metric.value for key, metric in metrics(made, items, predictions).items()}
 
 
 def test_ranks_by_hand() -> None:
@@ -70,11 +82,18 @@ def test_a_video_without_scores_makes_no_other_easier_to_find() -> None:
 def test_a_limit_of_items_shows_in_the_name() -> None:
     items = gallery({"v1": ["one"], "v2": ["two"], "v3": ["three"]})
     rows = {"v1": [-1.0, -2.0, -1.0], "v2": [-3.0, -1.0, -1.0]}
-    found = metrics(Retrieval(), items[:2], scored(rows))
+    found = named_metrics(Retrieval(), items[:2], scored(rows))
     assert {key: (metric.value, metric.n) for key, metric in found.items()} == {
         ("R@1 of 2", OVERALL): (1.0, 2),
         ("R@5 of 2", OVERALL): (1.0, 2),
     }
+
+
+@pytest.mark.parametrize(("videos", "name"), [(3, "R@5 of 3"), (999, "R@5 of 999"), (1_000, "R@5")])
+def test_a_small_gallery_shows_in_the_name(videos: int, name: str) -> None:
+    items = gallery({f"v{n}": ["a cat"] for n in range(videos)})
+    found = named_metrics(Retrieval(), items, scored({item.id: [-3.0] for item in items}))
+    assert {of for of, _ in found} == {name, name.replace("5", "1", 1)}
 
 
 def test_a_model_that_finds_everything_equally_likely_finds_nothing() -> None:
@@ -178,7 +197,7 @@ def test_pools_do_not_depend_on_the_order_of_the_file_and_say_their_size(tmp_pat
         item.id: Prediction(scores=tuple(0.0 if text == item.answer else -1.0 for text in item.options))
         for item in one.items
     }
-    found = metrics(task, one.items, predictions)
+    found = named_metrics(task, one.items, predictions)
     assert {key: (metric.value, metric.n) for key, metric in found.items()} == {
         ("R@1 of 3", OVERALL): (1.0, 11),
         ("R@5 of 3", OVERALL): (1.0, 11),

@@ -114,6 +114,8 @@ def entries_of(
         frames="policy",
         n_frames=8,
         decoding={"temperature": 0.0, "max_new_tokens": 4},
+        settings={},
+        limit=None,
         metric="",
         group="",
         value=None,
@@ -122,6 +124,8 @@ def entries_of(
         n=0,
         left_out=0,
         printed="",
+        scale=1.0,
+        digits=None,
         statuses=statuses or {},
         faults={"no video": 1},
         stages=stages or {},
@@ -129,8 +133,8 @@ def entries_of(
     found = []
     for each in (measured(metric) for metric in Quiz().metrics(graded, protocol)):
         low, high = (each.interval.low, each.interval.high) if each.interval else (None, None)
-        value = each.interval.value if each.interval else None
-        about = {"metric": each.metric.name, "group": each.metric.group, "value": value, "low": low, "high": high}
+        about = {"metric": each.metric.name, "group": each.metric.group, "value": each.value, "low": low, "high": high}
         counts = {"n": each.metric.n, "left_out": each.metric.left_out, "printed": each.metric.printed}
-        found.append(replace(blank, **about, **counts))
+        said = {"scale": each.metric.scale, "digits": each.metric.digits}
+        found.append(replace(blank, **about, **counts, **said))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import comb
 
@@ -77,7 +78,8 @@ def test_a_difference_is_that_of_the_metrics_and_its_interval_draws_videos() -> 
     assert overall.second == 0.65
     each = [float(bool(b.grade.correct)) - float(bool(a.grade.correct)) for a, b in zip(first, second, strict=True)]
     drawn = bootstrap_mean(each, [one.item.video for one in first], resamples=200)
-    assert (overall.found.low, overall.found.high) == pytest.approx((drawn.low, drawn.high))
+    assert overall.interval is not None
+    assert (overall.interval.low, overall.interval.high) == pytest.approx((drawn.low, drawn.high))
     assert {each.group for each in found.differences} == {"overall", "kind: odd", "kind: even"}
 
 
@@ -85,7 +87,9 @@ def test_the_same_answers_differ_in_nothing() -> None:
     found = against(answered({1, 2, 3}), answered({1, 2, 3}))
     assert found.flips == ()
     assert found.verdicts[0].p == 1
-    assert all(each.found.value == each.found.low == each.found.high == 0 for each in found.differences)
+    assert all(
+        each.interval and each.value == each.interval.low == each.interval.high == 0 for each in found.differences
+    )
 
 
 def test_questions_of_one_side_alone_are_left_out_and_counted() -> None:
@@ -103,8 +107,20 @@ def test_what_the_protocol_gives_no_verdict_is_no_flip() -> None:
     assert found.verdicts[0].left_out == 15
     assert len(found.flips) == found.verdicts[0].lost == 25
     overall = next(each for each in found.differences if each.group == "overall")
-    assert overall.found.n == 25
+    assert overall.n == 25
     assert overall.scale == 100
+
+
+def test_nothing_differs_from_a_side_of_which_nothing_counts() -> None:
+    nothing = [replace(each, grade=Grade("missing")) for each in answered(set(), protocol="official")]
+    found = against(answered(set(range(20)), protocol="official"), nothing, "official")
+    assert found.differences == ()
+
+
+def test_one_video_gives_a_difference_but_no_interval() -> None:
+    found = against(answered({0, 1}, ITEMS[:2]), answered({0}, ITEMS[:2]))
+    overall = next(each for each in found.differences if each.group == "overall")
+    assert (overall.value, overall.interval, overall.sign, overall.n) == (-0.5, None, 0, 2)
 
 
 def test_each_aspect_has_verdicts_of_its_own() -> None:

@@ -248,6 +248,22 @@ def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path
     assert (overall.value, overall.n, overall.left_out, overall.judge) == (0.0, 1, 1, "")
     with pytest.raises(ValueError, match="is no file of scores"):
         read_scores(tmp_path / "nothing.json")
+    older = json.loads(path.read_text())
+    del older["entries"][0]["limit"]
+    path.write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"'limit'.*older version.*started again"):
+        read_scores(path)
+
+
+def test_scores_say_the_settings_that_are_not_the_benchmarks_own(ctx: RunContext, made: World, tmp_path: Path) -> None:
+    chosen = {"prompt": "{question}", "system": "Be short.", "judged_by": "rules"}
+    scored = made.scored(made.questions(), settings=chosen, limit=3, subtitles=str(tmp_path), name="chosen.json")
+    seen = looked_at(ctx, scored, MODEL)
+    said = answered(ctx, seen, MODEL)
+    official = grade(ctx, seen, said, protocol="official")
+    done = [Evaluated("mine", scored, "base", MODEL, "official", None, seen.asked.ref, said.ref, official.ref)]
+    one = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries[0]
+    assert (one.settings, one.limit, one.n + one.left_out) == ({"system": "Be short.", "subtitles": True}, 3, 3)
 
 
 def test_the_price_of_a_judge_is_told_without_a_call(made: World, server: FakeEndpoint, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluated_lake import JUDGE, Answered, entries_of
 from quiz import Quiz, known, questions
@@ -14,16 +16,30 @@ from test_audit_page import svgs
 from test_report import Elements, plain
 
 from benchmarks.items import Item, Prediction
+from benchmarks.metrics import ALL_DIGITS, Metric
+from benchmarks.multiple_choice import RatioOr
 from benchmarks.published import Published
 from storage.lake import Lake
-from tasks.evaluation.conditions import conditions_of, unit_of
+from storage.tables import Table
+from tasks.evaluation.conditions import cell_of, conditions_of, unit_of
 from tasks.evaluation.entries import Entry, Scores
 from tasks.evaluation.file_scores import grades_of
+from tasks.evaluation.measured import measured
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.published_scores import HERE, shelves_of
 from tasks.evaluation.results_page import results_page
 
-MEASURED_TWICE = ({}, {"benchmark": "short"}, {"prompt_hash": "0"}, {"frames": "few"}, {"decoding": {"top_p": 0.9}})
+MEASURED_TWICE: tuple[dict[str, Any], ...] = (
+    {},
+    {"benchmark": "short"},
+    {"prompt_hash": "0"},
+    {"frames": "few"},
+    {"decoding": {"top_p": 0.9}},
+    {"model": "tuned@4567"},
+    {"limit": 20},
+    {"settings": {"loud": True}},
+    {"settings": {"loud": [1, 2]}},
+)
 HOSTILE = "<script>alert('x')</script> & </article>"
 ITEMS = questions(60)
 
@@ -94,6 +110,8 @@ def test_what_differs_in_judge_or_protocol_stands_in_no_common_table(answered: A
         {"frames": "judge"},
         {"prompt_hash": "0"},
         {"decoding": {"temperature": 1.0}},
+        {"settings": {"loud": True}},
+        {"limit": 20},
     ):
         other = replace(answered.entries[0], **change)  # type: ignore[arg-type]
         assert len(conditions_of([answered.entries[0], other])) == 2, change
@@ -111,6 +129,50 @@ def test_numbers_are_written_as_the_official_script_prints_them(answered: Answer
     assert judged.cell("tuned", "score").value == "5.0000"
     assert unit_of([official.entry("base")]).said(-0.00001) == "0.00"
     assert unit_of([official.entry("base")]).said(-0.1, sign=True) == "−10.00"
+
+
+def test_how_a_number_is_written_does_not_hang_on_the_number(answered: Answered) -> None:
+    nothing = replace(answered.entries[0], value=0.0, low=0.0, high=0.0, printed="0.00")
+    assert unit_of([nothing]).scale == 100
+    assert unit_of([replace(nothing, scale=1.0, digits=ALL_DIGITS, printed=str(1 / 3))]).said(1 / 3) == "0.3333"
+    assert unit_of([replace(nothing, scale=1.0, digits=0)]).said(2.0) == "2"
+    points = replace(nothing, metric="score", value=0.8, low=None, high=None, scale=1.0, digits=None)
+    (shelf,) = shelves_of([points], [])
+    assert (shelf.columns, shelf.rows[0].values["score"].said) == ({"score": False}, "0.8000"), "points, no share"
+
+
+def test_one_video_has_no_interval_and_neither_has_nothing(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS[:2])
+    made.checkpoint("base", replies({0}))
+    official, strict = conditions_of(made.entries)
+    cell = strict.cell("base", "accuracy")
+    assert cell is not None
+    assert (cell.value, cell.interval) == ("0.5000", "one video, no interval")
+    printed = RatioOr(0.0)  # As official scripts that print 0.0 where no reply counts.
+    none = measured(Metric("accuracy", "overall", np.zeros((4, 2)), ("a", "b", "c", "d"), printed, scale=100.0))
+    assert (none.value, none.interval) == (0.0, None)
+    left_out = np.array([[1.0, 1.0], [0.0, 0.0]])
+    assert measured(Metric("accuracy", "overall", left_out, ("a", "b"), n=1)).interval is None, "one video counts"
+    empty = replace(official.entries[0], value=0.0, low=None, high=None, n=0)
+    assert cell_of(empty, unit_of([empty])).interval == "no item counts"
+    text = plain(evaluation_page(made.lake, made.scores(), tmp_path).read_text())
+    assert "0.5000one video, no interval" in text.replace("0.5000 ", "0.5000")
+
+
+def test_what_checkpoints_and_protocols_share_is_read_once(
+    answered: Answered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, read = Counter[tuple[str, str | None]](), Table.read
+
+    def counted(table: Table, key: str | None = None, *more: Any, **named: Any) -> Any:
+        seen[table.name, key] += 1
+        return read(table, key, *more, **named)
+
+    monkeypatch.setattr(Table, "read", counted)
+    page_of(answered, tmp_path / "run")
+    rows = {key: count for (table, key), count in seen.items() if table in {"questions", "predictions", "grades"}}
+    assert {"questions-quiz", "predictions-base", "grades-tuned-strict"} <= set(rows)
+    assert set(rows.values()) == {1}
 
 
 def test_hostile_replies_stay_texts(answered: Answered, tmp_path: Path) -> None:
@@ -174,7 +236,7 @@ def known_numbers() -> list[Published]:
 def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None:
     shelves = shelves_of(measured_here("gpt-0613@0123"), known_numbers())
     assert [(each.judge, each.prompts, each.alone, [row.model for row in each.rows]) for each in shelves] == [
-        ("gpt-0613", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
+        ("gpt-0613@0123", "feedbeef", "", ["tuned"]),  # Its prompts are not those of the published number.
         ("gpt-0613", "", "", ["theirs"]),
         ("gpt-0301", "", "", ["again"]),
         ("gpt", "", "https://example.org/a", ["unsaid"]),
@@ -189,6 +251,14 @@ def test_published_numbers_stand_beside_ours_only_under_the_same_judge() -> None
     assert "snapshot not said" in shelves[3].title
 
 
+def test_judges_of_one_name_with_other_settings_share_no_table() -> None:
+    mine = [*measured_here("gpt-0613@aaaa"), *measured_here("gpt-0613@bbbb")]
+    first, second, third, *_ = shelves_of(mine, known_numbers())
+    assert [(each.judge, len(each.rows)) for each in (first, second)] == [("gpt-0613@aaaa", 1), ("gpt-0613@bbbb", 1)]
+    assert "gpt-0613@aaaa" in first.title
+    assert (third.judge, third.rows[0].model) == ("gpt-0613", "theirs"), "the published number of its snapshot is next"
+
+
 def test_ours_by_rules_stand_beside_theirs_of_the_same_scorer() -> None:
     first, *others = shelves_of(measured_here(), known_numbers())
     assert [row.model for row in first.rows] == ["scores", "tuned"]
@@ -201,9 +271,12 @@ def test_tasks_of_ones_own_are_no_common_benchmark() -> None:
 
 
 def test_what_differs_in_files_or_prompts_has_a_row_of_its_own() -> None:
-    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]  # type: ignore[arg-type]
+    mine = [replace(each, **change) for change in MEASURED_TWICE for each in measured_here()]
     (shelf,) = shelves_of(mine, [])
     assert len(shelf.rows) == len(MEASURED_TWICE)
+    assert len({(row.source, row.note) for row in shelf.rows}) == len(MEASURED_TWICE), "and says what differs"
+    assert "asked at most 20 items" in shelf.rows[6].source
+    assert "settings loud true" in shelf.rows[7].source
 
 
 def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
@@ -216,27 +289,43 @@ def test_without_scores_of_ours_all_that_is_known_is_shown() -> None:
 
 
 def test_the_page_of_results_tells_runs_apart(tmp_path: Path) -> None:
-    runs = [Scores("one", tuple(measured_here())), Scores("two", tuple(measured_here()))]
+    runs = {Path(name): Scores(name, tuple(measured_here())) for name in ("one", "two")}
     page = results_page(runs, tmp_path / "new" / "results.html").read_text()
     assert "Measured here (one, two), beside published numbers" in plain(page)
     assert "one: tuned" in plain(page)
     assert "two: tuned" in plain(page)
     Elements(page)
-    every = results_page([], tmp_path / "results.html", ["msvd_qa"]).read_text()
+    every = results_page({}, tmp_path / "results.html", ["msvd_qa"]).read_text()
     assert "msvd_qa" in every
     assert "tgif_qa" not in every
 
 
+def test_runs_of_one_name_keep_all_their_numbers(tmp_path: Path) -> None:
+    runs = {Path("runs", name): Scores("evaluation", tuple(measured_here())) for name in ("first", "second")}
+    text = plain(results_page(runs, tmp_path / "results.html").read_text())
+    for folder in runs:
+        assert text.count(f"evaluation ({folder}): tuned") == 1
+
+
+def test_the_page_shows_settings_and_limit(tmp_path: Path) -> None:
+    made = Answered(Lake(tmp_path / "lake"), ITEMS)
+    made.checkpoint("base", replies(set(range(30))))
+    entries = [replace(each, settings={"scoring": "contains", "prompt": "x" * 99}, limit=60) for each in made.entries]
+    text = plain(evaluation_page(made.lake, Scores("night", tuple(entries)), tmp_path).read_text())
+    assert f"Settings prompt {'x' * 59}…, scoring contains" in text
+    assert "Asked at most 60 items" in text
+
+
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
-    from tasks.evaluation.graded_rows import answers_of, benchmark_of
+    from tasks.evaluation.graded_rows import AnsweredRows, benchmark_of
 
     entry = next(each for each in answered.entries if each.checkpoint == "base" and each.protocol == "judged")
-    found = answers_of(answered.lake, entry)
+    found = AnsweredRows(answered.lake).answers(entry)
     assert found is not None
     assert [each.item for each in found.graded] == [replace(each, source=dict(each.source)) for each in ITEMS]
     assert found.graded[3].grade == Quiz().judged(ITEMS[3], "", "3", "judged")
     assert found.graded[59].prediction is None
     assert found.replies["q003", ""] == "3"
-    assert answers_of(answered.lake, replace(entry, stages={})) is None
+    assert AnsweredRows(answered.lake).answers(replace(entry, stages={})) is None
     assert isinstance(found.graded[0].item, Item)
     assert benchmark_of(answered.lake, entry) == Quiz(loud=True)
