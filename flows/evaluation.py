@@ -135,10 +135,13 @@ def _scored(
         said = step(comparisons, *given, how.grading.prompts, label=named)
     else:
         said = step(answers, *given, label=named)
-    found = []
+    found = list[Scored]()
+    before: list[Pending] = []
     for protocol in scored.scored_by:
         about = (asked, said, judge, protocol, checkpoint, label)
-        graded = step(grades, how.grading, scored, *about, label=f"{label} {checkpoint} {protocol}")
+        graded = step(grades, how.grading, scored, *about, label=f"{label} {checkpoint} {protocol}", after=before)
+        # The protocols of a benchmark mostly ask an endpoint the same: what one was answered, the next finds kept.
+        before = [graded] if isinstance(judge, JudgeEndpoint) else []
         names = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
         found.append(Scored(names, model, asked, said, graded))
     return found

@@ -42,10 +42,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server() -> Iterator[FakeEndpoint]:
     def reply(call: Call) -> Said:
-        return Said(completion("7" if "second" in call.body["messages"][-1]["content"] else "4"))
+        return Said(completion("7" if out_of_range(call) else "4"), delay_s=0.1)
 
     with FakeEndpoint(reply) as server:
         yield server
+
+
+def out_of_range(call: Call) -> bool:
+    """Whether what is asked gets a score that is none, and so is asked for once more."""
+    return "second" in call.body["messages"][-1]["content"]
 
 
 def parameters(folder: Path, made: World, server: FakeEndpoint) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def parameters(folder: Path, made: World, server: FakeEndpoint) -> dict[str, Any
     choices = [{**row, "options": ["no", row["answer"]]} for row in rows]
     benchmarks = {
         "ruled": made.scored(parts, "ruled.json"),
-        "judged": made.scored(rows, "judged.json", settings={"judged_by": "model"}, judge="fake", protocols=["strict"]),
+        "judged": made.scored(rows, "judged.json", settings={"judged_by": "model"}, judge="fake"),
         "chosen": made.scored(choices, "chosen.json", protocols=["strict"], frame_set="few"),
     }
     given = load_evaluation("miniature", [f"run.folder={folder}", f"run.lake={folder / 'lake'}", "prepare=null"])
@@ -99,14 +104,15 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
         "frames": 1,
         "visual_tokens": 2,  # Their towers have weights of their own.
         "answers": 6,
-        "grades": 8,
+        "grades": 10,
     }
     found = overall(read_scores(Path(told["scores"])).entries)
     assert set(found) == {
         (benchmark, model, protocol)
         for model in models
         for benchmark, protocol in (
-            ("ruled", "official"), ("ruled", "strict"), ("judged", "strict"), ("chosen", "strict"),
+            ("ruled", "official"), ("ruled", "strict"), ("judged", "official"), ("judged", "strict"),
+            ("chosen", "strict"),
         )
     }  # fmt: skip
     ruled = found["ruled", "base", "strict"]
@@ -115,6 +121,8 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
     judged = found["judged", "base", "strict"]
     assert judged.judge.startswith("judge-1@")
     assert set(judged.statuses) == {"ok", "out of range"}
+    different = {json.dumps(call.body): 2 if out_of_range(call) else 1 for call in server.calls}
+    assert len(server.calls) == sum(different.values()), "protocols and checkpoints ask the same, which is paid once"
     page = (tmp_path / "evaluation.html").read_text()
     assert f"judge {judged.judge}" in page
     assert (tmp_path / "predictions" / "judged" / "labeler" / "toy.json").is_file()
