@@ -20,7 +20,7 @@ from tasks.evaluation.grades import grades
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
-from tasks.evaluation.sections import Benchmarks
+from tasks.evaluation.sections import Benchmarks, folder_rate
 from tasks.frames import FramesConfig, frames
 from tasks.model_ref import ModelRef
 from tasks.stage import StageResult
@@ -138,7 +138,7 @@ def _seen(
     asking: dict[str, list[Pending]] = {}
     for label, scored in here.items():
         asking.setdefault(scored.frame_set, []).append(asked[label])
-    sampled = step(frames, how.frames, listed, source, asking, label=name)
+    sampled = step(frames, how.frames, listed, source, asking, folder_rate(here), label=name)
     towers = {base.tower: base for model in models.values() if (base := _base(model)) is not None}
     tokens = {
         tower: step(visual_tokens, how.visual_tokens, sampled, model, label=f"{name} {model.label}")
