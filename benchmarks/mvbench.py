@@ -79,6 +79,7 @@ class MvBench(ByRules):
     files: ClassVar[Mapping[str, str]] = {"": "the folder (or zip) of the tasks' JSON files, or one JSON file of all"}
     max_new_tokens: ClassVar[int] = 100
     temperature: ClassVar[float] = 0.0
+    folder_fps: ClassVar[float] = 3.0  # Of Episodic Reasoning, whose videos are folders of frames.
 
     @property
     def texts(self) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from tasks.evaluation.grades import grades
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
-from tasks.evaluation.sections import Benchmarks
+from tasks.evaluation.sections import Benchmarks, folder_rate
 from tasks.frames import FramesConfig, frames
 from tasks.model_ref import ModelRef
+from tasks.stage import StageResult
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
@@ -53,6 +54,25 @@ class How:
         if scored.judge is None:
             return None
         return self.judge if scored.judge == LOCAL else self.grading.endpoints[scored.judge]
+
+
+class _Twins:
+    """The stages that do the same under several labels: the later of them wait, and use what the first kept."""
+
+    def __init__(self, step: Steps) -> None:
+        self._step = step
+        self._begun: list[tuple[Any, Pending]] = []
+
+    def __call__(
+        self, same: Any, stage: Callable[..., StageResult], *inputs: Any, label: str, after: Sequence[Pending] = ()
+    ) -> Pending:
+        """Begins a stage behind those of `after` and the first with an equal `same`, which says what it does."""
+        same = (stage.__name__, same)
+        first = [future for known, future in self._begun if known == same]
+        future = self._step(stage, *inputs, label=label, after=[*after, *first])
+        if not first:
+            self._begun.append((same, future))
+        return future
 
 
 @dataclass(frozen=True)
@@ -90,18 +110,20 @@ def scoring(step: Steps, how: How, models: Mapping[str, Model], after: Sequence[
         after: stages that are waited for, because they may keep the frames of the same videos.
     """
     found = []
+    twins = _Twins(step)
     folders = dict.fromkeys(each.folder for each in how.benchmarks.values())
     for folder in folders:
         here = {label: each for label, each in how.benchmarks.items() if each.folder == folder}
-        seen = _seen(step, how, folder, here, models, after)
+        seen = _seen(step, twins, how, folder, here, models, after)
         for label, scored in here.items():
             for checkpoint, model in models.items():
-                found += _scored(step, how, label, scored, seen, checkpoint, model)
+                found += _scored(twins, how, label, scored, seen, checkpoint, model)
     return found
 
 
 def _seen(
     step: Steps,
+    twins: _Twins,
     how: How,
     folder: str,
     here: Mapping[str, ScoredBenchmark],
@@ -110,11 +132,13 @@ def _seen(
 ) -> _Seen:
     source, name = VideosConfig(folder=folder), Path(folder).name
     listed = step(videos, source, label=name, after=after)
-    asked = {label: step(questions, scored, listed, label, label=label) for label, scored in here.items()}
+    asked = {
+        label: twins(_asks(scored), questions, scored, listed, label, label=label) for label, scored in here.items()
+    }
     asking: dict[str, list[Pending]] = {}
     for label, scored in here.items():
         asking.setdefault(scored.frame_set, []).append(asked[label])
-    sampled = step(frames, how.frames, listed, source, asking, label=name)
+    sampled = step(frames, how.frames, listed, source, asking, folder_rate(here), label=name)
     towers = {base.tower: base for model in models.values() if (base := _base(model)) is not None}
     tokens = {
         tower: step(visual_tokens, how.visual_tokens, sampled, model, label=f"{name} {model.label}")
@@ -123,22 +147,33 @@ def _seen(
     return _Seen(asked, sampled, tokens)
 
 
+def _asks(scored: ScoredBenchmark) -> dict[str, Any]:
+    """What decides which questions a benchmark asks, and what is shown with them."""
+    named = {"benchmark", "settings", "video_prefix", "subtitles", "limit"}
+    return {**scored.model_dump(include=named), "files": scored.places, "folder": scored.folder}
+
+
 def _scored(
-    step: Steps, how: How, label: str, scored: ScoredBenchmark, seen: _Seen, checkpoint: str, model: Model
+    twins: _Twins, how: How, label: str, scored: ScoredBenchmark, seen: _Seen, checkpoint: str, model: Model
 ) -> list[Scored]:
     """One model's answers to one benchmark, and their grades by each protocol."""
     asked, judge = seen.asked[label], how.decides(scored)
     base = _base(model)
     shown = (asked, seen.sampled, seen.sampled if base is None else seen.tokens[base.tower])
     given, named = (how.answers, scored, *shown, model, checkpoint, label), f"{label} {checkpoint}"
+    same = (_asks(scored), scored.frame_set, scored.sampling, model)
     if scored.pairs == "verdict":
-        said = step(comparisons, *given, how.grading.prompts, label=named)
+        said = twins(same, comparisons, *given, how.grading.prompts, label=named)
     else:
-        said = step(answers, *given, label=named)
-    found = []
+        said = twins(same, answers, *given, label=named)
+    found = list[Scored]()
+    before: list[Pending] = []
     for protocol in scored.scored_by:
         about = (asked, said, judge, protocol, checkpoint, label)
-        graded = step(grades, how.grading, scored, *about, label=f"{label} {checkpoint} {protocol}")
+        decides = ((same, scored.pairs), judge, protocol)
+        graded = twins(decides, grades, how.grading, scored, *about, label=f"{named} {protocol}", after=before)
+        # The protocols of a benchmark mostly ask an endpoint the same: what one was answered, the next finds kept.
+        before = [graded] if isinstance(judge, JudgeEndpoint) else []
         names = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
         found.append(Scored(names, model, asked, said, graded))
     return found

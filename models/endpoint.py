@@ -66,10 +66,15 @@ class Exhausted:
     text: str
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """Someone else is making this very call: its answer is worth the wait."""
+
+
 class Ledger(Protocol):
     """What was asked, answered and paid at one account, and when the next call may leave."""
 
-    def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
+    def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted | UnderWay:
         """The reply that `call` got before, else leave to make it: it counts as costing `bound` until it ended."""
         ...
 
@@ -281,8 +286,8 @@ class Endpoint:
             found = self._ledger.begin(call, bound)
             if isinstance(found, Answer):
                 return found
-            if isinstance(found, Exhausted):
-                if not found.waiting:
+            if isinstance(found, Exhausted | UnderWay):
+                if isinstance(found, Exhausted) and not found.waiting:
                     raise self._stop(found.text)
                 await self._rest(_POLL_S)
                 continue

@@ -1,10 +1,11 @@
 """Folders of frame images in the place of video files, as VLM-RLAIF's data has them.
 
-The frames are the folder's images in the order of their names. Nothing says at what rate they were taken, so their
-times count frames: the n-th is shown from n on, and `fps` is 0.
+The frames are the folder's images in the order of their names. Nothing in it says at what rate they were taken, so
+their times count frames: the n-th is shown from n on, and `fps` is 0; unless whoever asks knows the rate (`at_rate`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +55,13 @@ def probe_folder(folder: Path) -> VideoInfo:
         by_order=True,
         decord_doubt="no video file",
     )
+
+
+def at_rate(info: VideoInfo, fps: float | None) -> VideoInfo:
+    """The timeline in seconds, where it is a folder's and the rate at which its frames were taken is known."""
+    if info.container != CONTAINER or fps is None:
+        return info
+    return replace(info, fps=fps, times=info.pts / fps, duration=info.expected / fps)
 
 
 def read_folder(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.lake import Lake
 from tasks.fanout import Outcome, StageFailure, last_item_done, next_item
+from tasks.frame_folder import at_rate
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.video_reader import Sample, Sampled, VideoError, VideoInfo, probe, read_frames, sample_frames
 from tasks.videos import VideosConfig, content_of
@@ -73,11 +74,12 @@ class FramesConfig(BaseModel):
 
 @dataclass(frozen=True)
 class FramesSettings:
-    """What a worker needs. `folder`: where the videos are, absolute."""
+    """What a worker needs. `folder`: where the videos are, absolute; `folder_fps`: as of `frames`."""
 
     config: FramesConfig
     lake: Lake
     folder: Path
+    folder_fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class FrameReader:
 
         self.config = settings.config
         self.folder = settings.folder
+        self.folder_fps = settings.folder_fps
         self.blobs = settings.lake.blobs
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing here is random.
@@ -124,7 +127,7 @@ class FrameReader:
         next_item()
         path = self.folder / item["video"]
         try:
-            info = probe(path)
+            info = at_rate(probe(path), self.folder_fps)
             windows = [*self._whole(info), *self._parts(info, item.get("windows", ()))]
             asked = sorted({index for _, window in windows for index in window.frames})
             decoded = read_frames(
@@ -178,11 +181,14 @@ def frames(
     videos: StageResult,
     source: VideosConfig,
     asking: Mapping[str, Sequence[StageResult]] | None = None,
+    folder_fps: float | None = None,
 ) -> StageResult:
     """Keeps the frames of every video that `videos` found in `source`; the table `frames` says where and which.
 
     `asking` holds `questions` stages by the frame set that they ask for: where a question is about a part of its video,
     the set is sampled from that part too, under the name that tasks.windows gives it. Each video is decoded once.
+    `folder_fps`: frames a second of the videos that are folders of frames; None: not known, so that no part of them can
+    be shown.
 
     Raises:
         ValueError: such a frame set is none of config.sets.
@@ -194,7 +200,10 @@ def frames(
     stage = Stage(
         name="frames",
         table="frames",
-        config=config.model_dump(mode="json", exclude={"timeout_s", "shard_size", "videos_per_blob"}),
+        config={
+            **config.model_dump(mode="json", exclude={"timeout_s", "shard_size", "videos_per_blob"}),
+            **({} if folder_fps is None else {"folder_fps": folder_fps}),
+        },
         selection=config.model_dump(include={"videos_per_blob"}),
         inputs=(videos.ref, *parts.refs),
         model=None,
@@ -208,7 +217,7 @@ def frames(
         stage,
         lambda: _items(ctx.lake, videos.ref, parts.of),
         FrameReader,
-        FramesSettings(config, ctx.lake, source.place),
+        FramesSettings(config, ctx.lake, source.place, folder_fps),
         chunk=config.videos_per_blob,
         item_timeout_s=config.timeout_s,
     )

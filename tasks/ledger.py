@@ -1,8 +1,8 @@
 """The ledger of a judge behind an endpoint: what was asked, answered and paid, in one SQLite file.
 
 All processes of a machine share it: a call is reserved in one transaction before it is made, so that together they
-pass neither the budget nor the rate limit. A killed process leaves its reservations, which stay spent; an answer once
-written is given again for nothing.
+pass neither the budget nor the rate limit, and none makes a call that another is making. A killed process leaves its
+reservations, which stay spent; an answer once written is given again for nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from models.answers import Answer
-from models.endpoint import Exhausted, Ticket
+from models.endpoint import Exhausted, Ticket, UnderWay
 from models.endpoint_settings import JudgeEndpoint
 from storage import places
 from storage.errors import LakeError
@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS calls (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS answered ON calls (call) WHERE call IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending ON calls (account) WHERE ends IS NOT NULL;
+CREATE TABLE IF NOT EXISTS under_way (call TEXT PRIMARY KEY, number INTEGER NOT NULL, ends REAL NOT NULL,
+    process INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS under_way_number ON under_way (number);
 """
 
 # An answer is a list of Answer's fields in their order. One that an earlier version kept with a number that is none in
@@ -114,7 +117,7 @@ class SqliteLedger:
                 self._db.executescript(_TABLES)
                 self._db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0, 0)", [self._account])
 
-    def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted:
+    def begin(self, call: str, bound: float) -> Answer | Ticket | Exhausted | UnderWay:
         cost = _units(bound)
         with self._transaction() as db:
             known, spent, free_at = db.execute(
@@ -124,6 +127,8 @@ class SqliteLedger:
             if known is not None:
                 return _answer(known)
             now = self._clock()
+            if self._is_under_way(call, now):
+                return UnderWay()
             if self._budget is not None and spent + cost > self._budget:
                 return self._exhausted(spent, cost, now)
             at = max(now, free_at)
@@ -136,12 +141,14 @@ class SqliteLedger:
                 "INSERT INTO calls (account, cost, ends) VALUES (?, ?, ?)", [self._account, cost, ends]
             ).lastrowid
             assert number is not None
+            db.execute("INSERT OR REPLACE INTO under_way VALUES (?, ?, ?, ?)", [call, number, ends, os.getpid()])
             return Ticket(number, at)
 
     def end(self, ticket: Ticket, cost: float, call: str | None = None, answer: Answer | None = None) -> None:
         paid = _units(cost)
         text = None if answer is None else json.dumps(list(vars(answer).values()))
         with self._transaction() as db:
+            db.execute("DELETE FROM under_way WHERE number = ?", [ticket.number])
             db.execute(
                 "UPDATE accounts SET spent = spent + ? - (SELECT cost FROM calls WHERE number = ?) WHERE account = ?",
                 [paid, ticket.number, self._account],
@@ -194,6 +201,11 @@ class SqliteLedger:
         self._db.close()
         self._turn.close()
 
+    def _is_under_way(self, call: str, now: float) -> bool:
+        """Whether a process that lives is making this call, and may still end it."""
+        found = self._db.execute("SELECT process FROM under_way WHERE call = ? AND ends > ?", [call, now]).fetchone()
+        return found is not None and _lives(found[0])
+
     def _exhausted(self, spent: int, cost: int, now: float) -> Exhausted:
         """Calls that may still end count as coming back; those past their time limit were killed and stay spent."""
         (pending,) = self._db.execute(
@@ -240,6 +252,17 @@ def ledger_path(lake_root: str) -> Path:
         return Path(lake_root) / "judge_ledger.sqlite"
     cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif")
     return cache / "ledgers" / f"{hashlib.sha256(lake_root.encode()).hexdigest()[:16]}.sqlite"
+
+
+def _lives(process: int) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _units(money: float) -> int:

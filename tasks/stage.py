@@ -54,10 +54,11 @@ class StageRef:
 class Stage:
     """One step of a run. Everything but `reuse` and `label` decides the result, and so the key.
 
-    `selection` is what decides which items there are and how they are put together, not what becomes of one of them:
-    it is in the stage's key and not in an item's. `attempt` counts how often items that ended quarantined were tried
-    again; the ok rows of the attempt before are copied. `revision` is raised when the stage's code begins to give
-    something else for the same configuration.
+    `selection` is what decides which items there are and how they are put together, not what becomes of one of them: it
+    is in the stage's key and not in an item's. `stamp` is likewise; its values are columns of the rows, those of copied
+    rows too: whom rows are for, where that changes nothing of what else is in them. `attempt` counts how often items
+    that ended quarantined were tried again; the ok rows of the attempt before are copied. `revision` is raised when the
+    stage's code begins to give something else for the same configuration.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stage:
     seed: int
     shard_size: int
     selection: dict[str, Any] = field(default_factory=dict)
+    stamp: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
     revision: int = 1
     reuse: bool = False  # Copy items that stand under another key with the same item_key.
@@ -79,7 +81,7 @@ class Stage:
         """16 hex digits. Inputs count by their keys: their versions move with every other stage's commits."""
         inputs = [[ref.stage, ref.table, ref.content or ref.key] for ref in self.inputs]
         made_by = [self.name, self.revision, self.table, self.config, self.prompts, self.model]
-        return digest([*made_by, inputs, self.selection, self.seed, self.shard_size, self.attempt])
+        return digest([*made_by, inputs, {**self.selection, **self.stamp}, self.seed, self.shard_size, self.attempt])
 
     @property
     def before(self) -> str | None:
@@ -185,7 +187,10 @@ class _Work:
         rows: list[Item] = []
         for item in self.shards[shard]:
             item_id = item["item_id"]
-            rows += self.copied[item_id] if item_id in self.copied else self._rows(shard, item, made[item_id])
+            if item_id in self.copied:
+                rows += [{**row, **self.stage.stamp} for row in self.copied[item_id]]
+            else:
+                rows += self._rows(shard, item, made[item_id])
         if not self.table.commit_shard(rows, stage_key=self.stage.key, shard=shard):
             logger.info("%s: another run committed shard %d meanwhile; its rows are used", self.stage.name, shard)
 
@@ -200,7 +205,7 @@ class _Work:
             "prompt_hash": self.stage.prompt_hash,
             "seed": self.stage.shard_seed(shard),
         }
-        return [{**row, **provenance} for row in outcome.rows or [{}]]
+        return [{**row, **self.stage.stamp, **provenance} for row in outcome.rows or [{}]]
 
 
 def run_stage(

@@ -68,7 +68,7 @@ def sample_frames(info: VideoInfo, sample: Sample, part: tuple[float, float] | N
 
     `part`: of the video, from and to seconds; None: all of it. What of it lies outside the video is cut off, as
     MVBench's loader does (https://github.com/OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb); of a part that lies
-    outside as a whole, and of a folder of frames, whose times are not known, there are none.
+    outside as a whole, and of a folder of frames whose rate is not known, there are none.
 
     `midpoint`: the middles of n equal bins of the window. `endpoint`: numpy's linspace from the window's first to
     its last frame, as VLM-RLAIF takes them (https://github.com/yonseivnl/vlm-rlaif, Evaluation/infer_utils.py).
@@ -76,7 +76,7 @@ def sample_frames(info: VideoInfo, sample: Sample, part: tuple[float, float] | N
     first, last = 0.0, info.duration
     if part is not None:
         first, last = max(first, part[0]), min(last, part[1])
-        if first >= last or info.container == CONTAINER:
+        if first >= last or (info.container == CONTAINER and info.fps == 0):
             return []
     edges = np.linspace(first, last, sample.clips + 1)
     windows = [(float(edges[n]), float(edges[n + 1])) for n in range(sample.clips)]
@@ -87,7 +87,8 @@ def _shown(info: VideoInfo, start: float, end: float, sample: Sample) -> list[in
     times = _times(info.times, start, end, sample)
     if info.container == CONTAINER and sample.at == "endpoint":
         # Frames count, times do not: the official code rounds places down, whatever floating point made of them.
-        return [int(place) for place in np.linspace(times[0], times[-1], sample.n, dtype=int)]
+        first, last = _shown_at(info.times, times[[0, -1]])
+        return [int(place) for place in np.linspace(first, last, sample.n, dtype=int)]
     return _shown_at(info.times, times)
 
 

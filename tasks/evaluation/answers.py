@@ -61,10 +61,10 @@ def answers(
         config={
             **config.model_dump(exclude={"shard_size"}, mode="json"),
             "benchmark": scored.benchmark,
-            "checkpoint": checkpoint,
             "frame_set": scored.frame_set,
             "sampling": asdict(sampling),
         },
+        stamp={"checkpoint": checkpoint},
         inputs=(questions.ref, tokens.ref, *model.stages),
         model=model.identity,
         prompts={},  # What is asked stands in the items; the questions' rows carry the hash of the benchmark's texts.
@@ -73,7 +73,7 @@ def answers(
         reuse=True,
         label=f"answers {label} {checkpoint}",
     )
-    settings = AnswersSettings(ctx.lake_root, tokens.ref, model, config, sampling, scored.benchmark, checkpoint)
+    settings = AnswersSettings(ctx.lake_root, tokens.ref, model, config, sampling, scored.benchmark)
     items = partial(_items, ctx, scored, questions.ref, frames.ref, tokens.ref)
     return run_stage(ctx, stage, items, AnswerQuestions, settings)
 
@@ -121,7 +121,6 @@ class AnswersSettings:
     config: AnswersConfig
     sampling: Sampling
     benchmark: str
-    checkpoint: str
 
 
 class _Asked(NamedTuple):
@@ -219,7 +218,6 @@ class AnswerQuestions:
         weighed = [scored[each] for each in asked if each in scored]
         return {
             "benchmark": self._settings.benchmark,
-            "checkpoint": self._settings.checkpoint,
             "question": item["item_id"],
             "video": item["video"],
             "frame_set": item["frame_set"],

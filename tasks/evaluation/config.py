@@ -35,6 +35,12 @@ class ScoredBenchmark(BaseModel):
         default="",
         description="What the videos' files have before the names in the annotation file: v_ for ActivityNet's.",
     )
+    folder_fps: float | None = Field(
+        default=None,
+        gt=0,
+        description="Frames a second of videos that are folders of frames, for questions about a part of one and for "
+        "subtitles; null: the benchmark's, if it has one.",
+    )
     subtitles: str | None = Field(
         default=None,
         description="Folder with subtitles, one .srt file called as its video; empty: the model is shown none.",
@@ -87,6 +93,12 @@ class ScoredBenchmark(BaseModel):
     def scored_by(self) -> tuple[str, ...]:
         """The protocols."""
         return self.protocols or tuple(self.made.protocols)
+
+    @property
+    def rate(self) -> float | None:
+        """Frames a second of videos that are folders of frames; None where nobody says."""
+        known: float | None = getattr(self.made, "folder_fps", None)
+        return known if self.folder_fps is None else self.folder_fps
 
     @property
     def sampling(self) -> Sampling:

@@ -31,7 +31,7 @@ class EndpointDecides:
 
     def decide(self, benchmark: Benchmark, protocol: str, undecided: Sequence[Undecided]) -> list[Grade]:
         """A grade for each, in their order. Raises StageFailure when no call can go on, whatever it asks."""
-        settings = GradesSettings(self._ledger, benchmark, protocol, "", self._endpoint, GradingConfig(), workers=1)
+        settings = GradesSettings(self._ledger, benchmark, protocol, self._endpoint, GradingConfig(), workers=1)
         worker = GradeAnswers(settings)
         found: dict[tuple[str, str], Grade] = {}
         items = _items(undecided)

@@ -64,9 +64,9 @@ def grades(
             "benchmark": scored.benchmark,
             "settings": scored.settings,
             "protocol": protocol,
-            "checkpoint": checkpoint,
             **(local if isinstance(judge, ModelRef) else {}),
         },
+        stamp={"checkpoint": checkpoint},
         inputs=(questions.ref, predictions.ref),
         model=None if judge is None else judge.identity,
         prompts=dict(scored.made.texts),
@@ -77,7 +77,7 @@ def grades(
     )
     if isinstance(judge, JudgeEndpoint) and judge.budget is not None and not ctx.looks_only:
         say_what_the_budget_counts(ctx.lake_root, judge.model)
-    settings = GradesSettings(ctx.lake_root, scored.made, protocol, checkpoint, judge, config, ctx.pool.workers)
+    settings = GradesSettings(ctx.lake_root, scored.made, protocol, judge, config, ctx.pool.workers)
     items = partial(_items, ctx.lake, questions.ref, predictions.ref)
     return run_stage(ctx, stage, items, GradeAnswers, settings)
 
@@ -102,7 +102,6 @@ class GradesSettings:
     lake: str
     benchmark: Benchmark
     protocol: str
-    checkpoint: str
     judge: ModelRef | JudgeEndpoint | None
     config: GradingConfig
     workers: int
@@ -191,7 +190,6 @@ class GradeAnswers:
         assert grade is not None
         return {
             "benchmark": self._settings.benchmark.name,
-            "checkpoint": self._settings.checkpoint,
             "question": item["item_id"],
             "video": item["video"],
             "aspect": aspect,

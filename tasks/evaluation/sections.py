@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -56,7 +57,11 @@ def check_frames(benchmarks: Benchmarks, frames: FramesConfig) -> None:
 
 
 def check_places(benchmarks: Benchmarks) -> None:
-    """Raises ValueError where a benchmark's files or videos are not there: sooner than after the run before it."""
+    """Raises ValueError where a benchmark's files or videos are not there, or its folder has two rates: sooner than
+    after the run before it.
+    """
+    for folder in dict.fromkeys(each.folder for each in benchmarks.values()):
+        folder_rate({label: each for label, each in benchmarks.items() if each.folder == folder})
     for label, each in benchmarks.items():
         wanted = [("videos", Path(each.folder)), *((f"files {name!r}", place) for name, place in each.places.items())]
         for key, place in wanted:
@@ -64,6 +69,19 @@ def check_places(benchmarks: Benchmarks) -> None:
                 raise ValueError(
                     f"benchmark {label!r}: there is no {place}: correct its {key}, or leave the benchmark out"
                 )
+
+
+def folder_rate(benchmarks: Mapping[str, ScoredBenchmark]) -> float | None:
+    """Frames a second of the folders of frames that these benchmarks share; None where none of them says.
+
+    Raises:
+        ValueError: they say different things.
+    """
+    said = {label: each.rate for label, each in benchmarks.items() if each.rate is not None}
+    if len(set(said.values())) > 1:
+        told = ", ".join(f"{label} {rate:g}" for label, rate in said.items())
+        raise ValueError(f"benchmarks of one folder of videos have different folder_fps ({told}): make them equal")
+    return next(iter(said.values()), None)
 
 
 def endpoints_of(benchmarks: Benchmarks, grading: GradingConfig) -> list[JudgeEndpoint]:

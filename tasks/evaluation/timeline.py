@@ -73,5 +73,8 @@ def _missing(row: dict[str, Any], video: str, frame_set: str) -> str:
     if not at or plain not in known:
         return f"no frames: frame set {plain!r} was not sampled of video {video}; known: {', '.join(known)}"
     if row["fps"] == 0:
-        return f"window: when the frames of video {video} are is not known, so {window} s cannot be shown"
+        return (
+            f"window: {video} is a folder of frames whose rate is not known, so {window} s of it cannot be found: set "
+            "the benchmark's folder_fps"
+        )
     return f"window: {window} s lies outside of video {video}, which lasts {row['duration']:.6g} s"

@@ -14,14 +14,17 @@ from prefect.client.orchestration import get_client
 from typer.testing import CliRunner
 
 from benchmarks.registry import KNOWN
+from flows.evaluation import How, scoring
 from flows.evaluation_parameters import Evaluation
 from flows.presets import EVALUATIONS, PresetError, load_evaluation, names
 from storage.lake import Lake
 from tasks.cluster import RayKeeper
 from tasks.evaluation.entries import Entry, read_scores
+from tasks.model_ref import ModelRef
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 import toy_benchmark
+from small import BASE
 from toy_benchmark import World, world
 
 
@@ -42,20 +45,26 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server() -> Iterator[FakeEndpoint]:
     def reply(call: Call) -> Said:
-        return Said(completion("7" if "second" in call.body["messages"][-1]["content"] else "4"))
+        return Said(completion("7" if out_of_range(call) else "4"), delay_s=0.1)
 
     with FakeEndpoint(reply) as server:
         yield server
 
 
+def out_of_range(call: Call) -> bool:
+    """Whether what is asked gets a score that is none, and so is asked for once more."""
+    return "second" in call.body["messages"][-1]["content"]
+
+
 def parameters(folder: Path, made: World, server: FakeEndpoint) -> dict[str, Any]:
-    """Two checkpoints of one tower on three benchmarks, two of them on the same videos."""
+    """Two checkpoints on four benchmarks, two of which are one but for what they are called."""
     rows = made.questions()
     parts = [{**row, "window": [0.0, 1.0]} for row in rows] + [{**rows[0], "id": "blind", "video": "nowhere"}]
     choices = [{**row, "options": ["no", row["answer"]]} for row in rows]
     benchmarks = {
         "ruled": made.scored(parts, "ruled.json"),
-        "judged": made.scored(rows, "judged.json", settings={"judged_by": "model"}, judge="fake", protocols=["strict"]),
+        "again": made.scored(parts, "ruled.json", split="test", protocols=["strict"]),
+        "judged": made.scored(rows, "judged.json", settings={"judged_by": "model"}, judge="fake"),
         "chosen": made.scored(choices, "chosen.json", protocols=["strict"], frame_set="few"),
     }
     given = load_evaluation("miniature", [f"run.folder={folder}", f"run.lake={folder / 'lake'}", "prepare=null"])
@@ -95,26 +104,32 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
     models = {"base", "labeler"}
     assert {stage: done.count(stage) for stage in done} == {
         "videos": 1,
-        "questions": 3,
+        "questions": 4,
         "frames": 1,
         "visual_tokens": 2,  # Their towers have weights of their own.
-        "answers": 6,
-        "grades": 8,
+        "answers": 8,
+        "grades": 12,
     }
     found = overall(read_scores(Path(told["scores"])).entries)
     assert set(found) == {
         (benchmark, model, protocol)
         for model in models
         for benchmark, protocol in (
-            ("ruled", "official"), ("ruled", "strict"), ("judged", "strict"), ("chosen", "strict"),
+            ("ruled", "official"), ("ruled", "strict"), ("again", "strict"),
+            ("judged", "official"), ("judged", "strict"), ("chosen", "strict"),
         )
     }  # fmt: skip
+    twice = {each["label"]: each["cached"] for each in stages(lake) if " again" in each["label"]}
+    assert twice == dict.fromkeys(twice, True), "what another benchmark has asked, answered and graded is used"
+    assert len(twice) == 5
     ruled = found["ruled", "base", "strict"]
     assert (ruled.n, ruled.faults, ruled.statuses) == (7, {"no video": 1}, {"missing": 1, "ok": 6})
     assert (found["ruled", "base", "official"].n, found["ruled", "base", "official"].left_out) == (6, 1)
     judged = found["judged", "base", "strict"]
     assert judged.judge.startswith("judge-1@")
     assert set(judged.statuses) == {"ok", "out of range"}
+    different = {json.dumps(call.body): 2 if out_of_range(call) else 1 for call in server.calls}
+    assert len(server.calls) == sum(different.values()), "protocols and checkpoints ask the same, which is paid once"
     page = (tmp_path / "evaluation.html").read_text()
     assert f"judge {judged.judge}" in page
     assert (tmp_path / "predictions" / "judged" / "labeler" / "toy.json").is_file()
@@ -126,6 +141,40 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
     assert evaluate(**given) == told
     assert len(server.calls) == calls
     assert all(each["cached"] for each in stages(lake)[seen:])
+
+
+class Begun:
+    """In the place of Steps: what was begun, by stage and label, and behind which others."""
+
+    def __init__(self) -> None:
+        self.behind: dict[str, list[str]] = {}
+
+    def __call__(self, stage: Any, *_: Any, label: str, after: Any = ()) -> str:
+        name = f"{stage.__name__} {label}"
+        self.behind[name] = list(after)
+        return name
+
+
+def test_stages_that_do_the_same_wait_for_the_first_of_them(tmp_path: Path, server: FakeEndpoint) -> None:
+    given = parameters(tmp_path, world(tmp_path / "world"), server)
+    sampling = given["benchmarks"]["again"].model_copy(update={"temperature": 1.0})
+    benchmarks = {**given["benchmarks"], "drawn": sampling}
+    how = How(benchmarks, given["frames"], given["visual_tokens"], given["answers"], given["grading"], None)
+    one = ModelRef.of(str(BASE))
+    step: Any = Begun()
+    scoring(step, how, {"base": one, "same": one})
+    for stage, first in {
+        "questions again": "questions ruled",
+        "answers again base": "answers ruled base",
+        "answers ruled same": "answers ruled base",
+        "answers again same": "answers ruled base",
+        "answers drawn same": "answers drawn base",
+        "grades again base strict": "grades ruled base strict",
+    }.items():
+        assert step.behind[stage] == [first]
+    for stage in ("questions judged", "answers judged base", "answers drawn base", "grades ruled base strict"):
+        assert not step.behind[stage]
+    assert step.behind["grades judged base strict"] == ["grades judged base official"]
 
 
 @pytest.mark.parametrize("name", names(EVALUATIONS))

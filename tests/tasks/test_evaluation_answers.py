@@ -127,6 +127,18 @@ def test_a_question_more_costs_that_question_alone(ctx: RunContext, made: World)
     assert first.key != more.key
 
 
+def test_a_checkpoint_that_is_called_otherwise_answers_nothing_again(ctx: RunContext, made: World) -> None:
+    rows = [*made.questions(), {**made.questions()[0], "id": "blind", "video": "nowhere"}]
+    seen = looked_at(ctx, made.scored(rows), MODEL)
+    first, renamed = answered(ctx, seen, MODEL, "base"), answered(ctx, seen, MODEL, "renamed")
+    assert renamed.key != first.key
+    assert renamed.reused == 6
+    said, again = rows_of(ctx.lake, first), rows_of(ctx.lake, renamed)
+    assert {each["checkpoint"] for (each,) in again.values()} == {"renamed"}
+    assert {each["checkpoint"] for (each,) in said.values()} == {"base"}
+    assert all(again[item][0]["replies"] == said[item][0]["replies"] for item in said)
+
+
 def test_the_order_of_the_file_and_the_number_of_workers_change_nothing(
     ctx: RunContext, made: World, tmp_path: Path
 ) -> None:

@@ -146,6 +146,16 @@ def test_a_judge_that_says_nothing_usable_is_asked_again_and_then_left(
     assert "response_format" not in first
 
 
+def test_a_checkpoint_that_is_called_otherwise_is_not_graded_again(ctx: RunContext, made: World) -> None:
+    seen = looked_at(ctx, made.scored(made.questions(), **JUDGED), MODEL)
+    first, other = (answered(ctx, seen, MODEL, name) for name in ("base", "renamed"))
+    grade(ctx, seen, first, MODEL)
+    config = GradingConfig(shard_size=4)
+    again = grades(ctx, config, seen.scored, seen.asked, other, MODEL, "strict", "renamed", "mine")
+    assert again.reused == again.items == 6
+    assert {each["checkpoint"] for (each,) in rows_of(ctx.lake, again).values()} == {"renamed"}
+
+
 def test_equal_calls_are_made_once(ctx: RunContext, made: World, server: FakeEndpoint) -> None:
     row = made.questions()[0]
     rows = [{**row, "id": str(n)} for n in range(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.items import Shown
 from storage.formats.official import OfficialRow, Turn, write_official
+from tasks.evaluation.answers import asked_about
+from tasks.evaluation.config import ScoredBenchmark
+from tasks.evaluation.questions import questions
+from tasks.evaluation.sections import check_places, folder_rate
 from tasks.fanout import WorkerPool
-from tasks.frame_folder import probe_folder
+from tasks.frame_folder import at_rate, probe_folder
 from tasks.frames import FramesConfig, FrameSet, frames
 from tasks.instructions import InstructionsConfig, instructions
 from tasks.progress import SilentProgress
@@ -74,6 +80,26 @@ def test_the_frames_of_a_folder_are_sampled_by_their_place(ctx: RunContext, tmp_
     assert row["reason"] is None
 
 
+@given(rate=st.sampled_from([1.0, 3.0, 23.976, 25.0]), first=st.integers(0, 300), count=st.integers(1, 99))
+def test_a_part_of_a_folder_of_known_rate_is_found_by_its_frames(
+    rate: float, first: int, count: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "single"
+    if not folder.exists():
+        frame_folder(folder, 1)
+    info = probe_folder(folder)
+    plain = type(info)(**{**vars(info), "pts": np.arange(400), "times": np.arange(400.0), "expected": 400})
+    known = at_rate(plain, rate)
+    part = (first / rate, (first + count) / rate)
+    for n in (1, count):
+        (window,) = sample_frames(known, Sample(n), part)
+        assert window.frames == [first + int((place + 0.5) * count / n + 1e-6) for place in range(n)]
+    (window,) = sample_frames(known, Sample(7, at="endpoint"), part)
+    assert window.frames == np.linspace(first, first + count - 1, 7, dtype=int).tolist()
+    assert sample_frames(plain, Sample(4), part) == []
+    assert at_rate(plain, None) is plain
+
+
 @given(count=st.integers(1, 400), n=st.integers(1, 64))
 def test_endpoints_are_the_official_rule(count: int, n: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "single"
@@ -83,6 +109,49 @@ def test_endpoints_are_the_official_rule(count: int, n: int, tmp_path_factory: p
     many = {"pts": np.arange(count), "times": np.arange(count, dtype=np.float64), "duration": float(count)}
     (window,) = sample_frames(type(info)(**{**vars(info), **many}), Sample(n, at="endpoint"))
     assert window.frames == np.linspace(0, count - 1, n, dtype=int).tolist()
+
+
+def test_a_question_about_a_part_of_a_folder_of_frames_is_asked(ctx: RunContext, tmp_path: Path) -> None:
+    """MVBench's Episodic Reasoning: frames at 3 a second, parts in seconds."""
+    frame_folder(tmp_path / "videos" / "castle_s01", 60)
+    row = {"video": "castle_s01", "question": "why?", "candidates": ["a", "b"], "answer": "a", "start": 10, "end": 12}
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "episodic_reasoning.json").write_text(json.dumps([row]))
+
+    def shown(**more: Any) -> tuple[dict[str, list[int]], dict[str, Any], Shown]:
+        files = {"": str(tmp_path / "tasks")}
+        given = {"benchmark": "mvbench", "files": files, "videos": str(tmp_path / "videos"), **more}
+        scored = ScoredBenchmark.model_validate(given)
+        source = VideosConfig(folder=scored.folder)
+        listed = videos(ctx, source)
+        asked = questions(ctx, scored, listed, "mine")
+        looked = frames(ctx, EXACT, listed, source, {"policy": [asked]}, folder_rate({"mine": scored}))
+        (found,) = ctx.lake.table("frames").read(looked.key).to_pylist()
+        ((_, about, what),) = asked_about(ctx.lake, scored, asked.ref, looked.ref)
+        return kept(ctx, found), about, what
+
+    numbers, about, what = shown()
+    assert numbers["policy@10-12"] == [30, 32, 33, 35]
+    assert (about["fault"], about["n_frames"]) == (None, 4)
+    assert what.timestamps == pytest.approx([10, 32 / 3, 11, 35 / 3])
+    assert shown(folder_fps=5.0)[0]["policy@10-12"] == [51, 53, 56, 58]
+    (tmp_path / "questions.json").write_text(json.dumps([{**row, "options": ["a", "b"]}]))
+    numbers, about, _ = shown(benchmark="custom", files={"": str(tmp_path / "questions.json")})
+    assert "policy@10-12" not in numbers
+    assert about["fault"] == (
+        "window: castle_s01 is a folder of frames whose rate is not known, so 10-12 s of it cannot be found: set the "
+        "benchmark's folder_fps"
+    )
+
+
+def test_benchmarks_of_one_folder_have_one_rate(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    given = {"benchmark": "custom", "files": {"": str(tmp_path / "a.jsonl")}, "videos": str(tmp_path)}
+    scored = {rate: ScoredBenchmark.model_validate({**given, "folder_fps": rate}) for rate in (None, 1, 3)}
+    assert folder_rate({"a": scored[None]}) is None
+    assert folder_rate({"a": scored[None], "b": scored[3], "c": scored[3]}) == 3
+    with pytest.raises(ValueError, match=r"have different folder_fps \(a 1, b 3\): make them equal"):
+        check_places({"a": scored[1], "b": scored[3]})
 
 
 def test_a_broken_image_is_handled_like_a_damaged_video(ctx: RunContext, tmp_path: Path) -> None:

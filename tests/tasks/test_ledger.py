@@ -19,7 +19,7 @@ import pytest
 from fake_endpoint import FakeEndpoint, Said, completion
 
 from models.answers import Answer
-from models.endpoint import Endpoint, Exhausted, Ticket
+from models.endpoint import Endpoint, Exhausted, Ticket, UnderWay
 from models.endpoint_settings import JudgeEndpoint
 from storage.errors import LakeError
 from tasks.ledger import SqliteLedger, Typical, ledger_path
@@ -40,7 +40,7 @@ class Clock:
         return self.now
 
 
-def ticket(found: Answer | Ticket | Exhausted) -> Ticket:
+def ticket(found: Answer | Ticket | Exhausted | UnderWay) -> Ticket:
     assert isinstance(found, Ticket), found
     return found
 
@@ -95,6 +95,32 @@ def test_a_call_counts_at_its_dearest_until_it_ended(tmp_path: Path) -> None:
     assert "budget of 2.5: 2.1 is spent (2 of it for calls that were under way when a run was killed)" in fourth.text
     ledger.end(two, 0.0)
     assert ledger.spent() == pytest.approx(1.1)
+
+
+def test_a_call_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
+    clock = Clock()
+    one, other = (SqliteLedger(tmp_path / "l.sqlite", settings(timeout_s=60), clock) for _ in range(2))
+    first = ticket(one.begin("call", 1.0))
+    assert other.begin("call", 1.0) == UnderWay()
+    ticket(other.begin("another", 1.0))
+    one.end(first, 0.5, "call", ANSWER)
+    assert other.begin("call", 1.0) == ANSWER
+    failed = ticket(one.begin("fails", 1.0))
+    one.end(failed, 0.0)
+    ticket(other.begin("fails", 1.0))
+    clock.now += 100  # Beyond its time limit nothing comes of it.
+    ticket(one.begin("fails", 1.0))
+
+
+def test_a_call_whose_process_was_killed_is_not_waited_for(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tasks.ledger import SqliteLedger\n"
+        "from models.endpoint_settings import JudgeEndpoint\n"
+        "settings = JudgeEndpoint(base_url='http://127.0.0.1:1/v1', model='m')\n"
+        "SqliteLedger(Path(sys.argv[1]), settings).begin('call', 1.0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.sqlite")], check=True, cwd=PROJECT)
+    ticket(SqliteLedger(tmp_path / "l.sqlite", settings()).begin("call", 1.0))
 
 
 def test_two_endpoints_do_not_share_a_budget(tmp_path: Path) -> None:
