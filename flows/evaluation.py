@@ -20,13 +20,14 @@ from tasks.evaluation.grades import grades
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.sections import Benchmarks
 from tasks.frames import FramesConfig, frames
 from tasks.model_ref import ModelRef
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
-Model = ModelRef | Trained | JudgeEndpoint
+Model = ModelRef | RewardRef | Trained | JudgeEndpoint
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def _scored(
     base = _base(model)
     shown = (asked, seen.sampled, seen.sampled if base is None else seen.tokens[base.tower])
     given, named = (how.answers, scored, *shown, model, checkpoint, label), f"{label} {checkpoint}"
-    if scored.pairs == "verdict":
-        said = step(comparisons, *given, how.grading.prompts, label=named)
+    if scored.pairs != "likelihood":
+        said = step(comparisons, *given, how.grading, label=named)
     else:
         said = step(answers, *given, label=named)
     found = []
@@ -148,7 +149,7 @@ def _base(model: Model) -> ModelRef | None:
     """Whose tower looks; None for an endpoint, which is sent pictures."""
     if isinstance(model, JudgeEndpoint):
         return None
-    return model.base if isinstance(model, Trained) else model
+    return model if isinstance(model, ModelRef) else model.base
 
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
