@@ -25,9 +25,11 @@ from tasks.evaluation.comparisons import comparisons
 from tasks.evaluation.config import AnswersConfig, GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
+from tasks.evaluation.price import judge_prices
 from tasks.evaluation.results import Evaluated, results
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import WorkerPool
+from tasks.frames import FramesConfig
 from tasks.judge_prompts import JudgePrompts
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
@@ -197,3 +199,21 @@ def test_a_ranker_is_shown_both_answers_in_both_orders(
     rows = [row for (row,) in here.values() if row["status"] == "ok"]
     assert all(math.isnan(share) for row in rows for share in row["preferred"])
     assert all("no order in 1 attempts" in each for row in rows for each in row["replies"])
+
+
+@pytest.mark.parametrize("by", ["verdict", "listwise"])
+def test_the_price_of_an_endpoint_that_compares_is_told_without_a_call(
+    made: World, server: FakeEndpoint, tmp_path: Path, by: str
+) -> None:
+    endpoint = JudgeEndpoint(base_url=server.url, model="m", max_tokens=50, image_tokens=100, price_output=4.0)
+    grading, scored = GradingConfig(endpoints={"fake": endpoint}), triplets(made, by=by, name="priced.jsonl")
+    asked = {"checkpoints": 1, "lake": str(tmp_path / "lake"), "frames": FramesConfig(sets=SETS)}
+    (price,) = judge_prices({"mine": scored}, grading, **asked, comparing=["fake"])
+    assert (price.calls, price.benchmarks) == (2 * 7, ("mine",)), "both orders of every pair"
+    assert price.input_tokens > 14 * 4 * 100, "four pictures a call, and the text"
+    assert price.cost == pytest.approx(14 * 50 * 4e-6)
+    (twice,) = judge_prices({"mine": scored}, grading, **asked, comparing=["fake", "fake"])
+    assert twice.calls == 2 * price.calls
+    likely = triplets(made, by="likelihood", name="priced.jsonl")
+    assert judge_prices({"mine": likely}, grading, **asked, comparing=["fake"]) == []
+    assert not server.calls
