@@ -22,6 +22,8 @@ class Benchmark(Protocol):
         files: names of the annotation files that `read` wants, each with what it holds ("" where one is enough).
         max_new_tokens: of an answer, as its protocol asks.
         temperature: of sampling, likewise; 0 takes the likeliest token.
+        revision: of its code. Raise it when `read`, `grade` or `judged` begins to give something else for the same
+            files, replies and settings: questions and grades that are kept are then made anew.
         texts: every prompt text that decides an answer or a grade, by name: they enter the results' names.
     """
 
@@ -31,6 +33,7 @@ class Benchmark(Protocol):
     files: ClassVar[Mapping[str, str]]
     max_new_tokens: ClassVar[int]
     temperature: ClassVar[float]
+    revision: ClassVar[int] = 1
 
     @property
     def texts(self) -> Mapping[str, str]: ...
@@ -91,6 +94,7 @@ class ByRules:
     """A benchmark that no judge is asked for."""
 
     name: ClassVar[str]
+    revision: ClassVar[int] = 1
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:
         """Raises ValueError: there is no judge's reply to read."""

@@ -87,6 +87,7 @@ class Custom:
     }
     max_new_tokens: ClassVar[int] = 64
     temperature: ClassVar[float] = 0.0
+    revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))

@@ -51,6 +51,7 @@ class LlavaHound:
     }
     max_new_tokens: ClassVar[int] = 1024
     temperature: ClassVar[float] = 0.0
+    revision: ClassVar[int] = 1
 
     @property
     def texts(self) -> Mapping[str, str]:

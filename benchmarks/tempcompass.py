@@ -70,6 +70,7 @@ class TempCompass:
     }
     max_new_tokens: ClassVar[int] = 128
     temperature: ClassVar[float] = 0.0
+    revision: ClassVar[int] = 1
 
     @property
     def texts(self) -> Mapping[str, str]:

@@ -67,6 +67,7 @@ class VideoChatGpt:
     }
     max_new_tokens: ClassVar[int] = 512  # As VLM-RLAIF, and its temperature.
     temperature: ClassVar[float] = 0.2
+    revision: ClassVar[int] = 1
 
     @property
     def texts(self) -> Mapping[str, str]:

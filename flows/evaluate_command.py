@@ -58,8 +58,14 @@ def show_plan(parameters: Evaluation) -> None:
     table = Table(box=box.SIMPLE)
     for heading in ("judge", "benchmarks", "calls", "tokens in", "tokens out", "money"):
         table.add_column(heading, justify="left" if heading in ("judge", "benchmarks") else "right")
+    checkpoints = parameters.models.checkpoints
     prices = judge_prices(
-        parameters.benchmarks, parameters.grading, len(parameters.models.checkpoints), parameters.run.lake_root
+        parameters.benchmarks,
+        parameters.grading,
+        sum(not each.only_compares for each in checkpoints),
+        parameters.run.lake_root,
+        comparing=[each.endpoint for each in checkpoints if each.endpoint is not None],
+        frames=parameters.frames,
     )
     for each in prices:
         counts = [f"{count:,}" for count in (each.calls, each.input_tokens, each.output_tokens)]

@@ -20,6 +20,7 @@ from tasks.evaluation.grades import grades
 from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.sections import Benchmarks, folder_rate
 from tasks.frames import FramesConfig, frames
 from tasks.model_ref import ModelRef
@@ -27,7 +28,7 @@ from tasks.stage import StageResult
 from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
-Model = ModelRef | Trained | JudgeEndpoint
+Model = ModelRef | RewardRef | Trained | JudgeEndpoint
 
 
 @dataclass(frozen=True)
@@ -161,16 +162,16 @@ def _scored(
     base = _base(model)
     shown = (asked, seen.sampled, seen.sampled if base is None else seen.tokens[base.tower])
     given, named = (how.answers, scored, *shown, model, checkpoint, label), f"{label} {checkpoint}"
-    same = (_asks(scored), scored.frame_set, scored.sampling, model)
-    if scored.pairs == "verdict":
-        said = twins(same, comparisons, *given, how.grading.prompts, label=named)
+    same = (_asks(scored), scored.frame_set, scored.sampling, scored.pairs, model)
+    if scored.pairs != "likelihood":
+        said = twins(same, comparisons, *given, how.grading, label=named)
     else:
         said = twins(same, answers, *given, label=named)
     found = list[Scored]()
     before: list[Pending] = []
     for protocol in scored.scored_by:
         about = (asked, said, judge, protocol, checkpoint, label)
-        decides = ((same, scored.pairs), judge, protocol)
+        decides = (same, judge, protocol)
         graded = twins(decides, grades, how.grading, scored, *about, label=f"{named} {protocol}", after=before)
         # The protocols of a benchmark mostly ask an endpoint the same: what one was answered, the next finds kept.
         before = [graded] if isinstance(judge, JudgeEndpoint) else []
@@ -183,7 +184,7 @@ def _base(model: Model) -> ModelRef | None:
     """Whose tower looks; None for an endpoint, which is sent pictures."""
     if isinstance(model, JudgeEndpoint):
         return None
-    return model.base if isinstance(model, Trained) else model
+    return model if isinstance(model, ModelRef) else model.base
 
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)

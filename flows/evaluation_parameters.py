@@ -70,18 +70,19 @@ class Evaluation(BaseModel):
         if wanting and self.models.judge is None:
             raise ValueError(f"benchmark {wanting[0]!r} has judge local, but models.judge names no model")
         for each in self.models.checkpoints:
-            if each.endpoint is not None:
-                self._can_judge(each)
+            if each.endpoint is not None and each.endpoint not in self.grading.endpoints:
+                raise ValueError(f"checkpoint {each.name!r}: endpoint {each.endpoint!r} is none of grading.endpoints")
+            if each.only_compares:
+                self._check_pairs(each)
         return self
 
-    def _can_judge(self, judge: Checkpoint) -> None:
-        if judge.endpoint not in self.grading.endpoints:
-            raise ValueError(f"checkpoint {judge.name!r}: endpoint {judge.endpoint!r} is none of grading.endpoints")
-        answering = [label for label, each in self.benchmarks.items() if each.pairs != "verdict"]
+    def _check_pairs(self, judge: Checkpoint) -> None:
+        answering = [label for label, each in self.benchmarks.items() if each.pairs == "likelihood"]
         if answering:
+            what = "a reward model" if judge.endpoint is None else "behind an endpoint"
             raise ValueError(
-                f"checkpoint {judge.name!r} is behind an endpoint, which only judges pairs: benchmark {answering[0]!r} "
-                "asks for more; set its pairs to verdict, or leave one of them out"
+                f"checkpoint {judge.name!r} is {what} and only compares pairs of answers: benchmark {answering[0]!r} "
+                "asks for more; set its pairs to verdict or listwise, or leave one of them out"
             )
 
     @property

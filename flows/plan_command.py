@@ -68,10 +68,11 @@ def plan(
 
 def _measure(parameters: Parameters, sample: int, price_per_hour: float | None) -> None:
     from flows.plan import make_plan
+    from flows.plan_evaluation import with_judges
     from tasks.progress import TerminalProgress
 
     with TerminalProgress() as progress:
-        made = make_plan(parameters, progress, sample=sample, price_per_hour=price_per_hour)
+        made = with_judges(make_plan(parameters, progress, sample=sample, price_per_hour=price_per_hour), parameters)
     show(made)
     out.print(f"Plan: {made.write(parameters.run.results)}", soft_wrap=True)
     out.print("The run's report will show it beside what it came to.", soft_wrap=True)
@@ -93,6 +94,7 @@ def not_here(p: Parameters) -> Iterator[str]:
 def compute(p: Parameters, assume: Sequence[str], missing: Sequence[str], price_per_hour: float | None) -> None:
     """Prints a plan that is computed, and says so first."""
     from flows.plan_computed import compute_plan
+    from flows.plan_evaluation import with_judges
     from tasks.plan_costs import as_count
 
     named = [each for each in assume if each.partition("=")[0] in COUNTED]
@@ -101,7 +103,7 @@ def compute(p: Parameters, assume: Sequence[str], missing: Sequence[str], price_
     out.print("COMPUTED, not measured.", style="bold yellow")
     if missing:
         out.print(f"Not on this machine: {', '.join(missing)}.", markup=False, soft_wrap=True)
-    made = compute_plan(p, assumed, counted, price_per_hour)
+    made = with_judges(compute_plan(p, assumed, counted, price_per_hour), p)
     show(made)
     on_cards = sum(line.seconds or 0.0 for line in made.lines if line.on_gpu) / 3600
     if on_cards:

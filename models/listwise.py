@@ -125,8 +125,10 @@ def _without_model(group: Group) -> Ranking | NoRanking | None:
 
 
 def _presented(group: Group, attempt: int) -> list[str]:
-    """The different answers as an attempt shows them; what the candidates' order was does not matter."""
+    """The different answers as an attempt shows them; what the candidates' order was matters only to `in_order`."""
     answers = group.distinct()
+    if group.in_order:
+        return answers
     random.Random(f"{group.name}\n{attempt}").shuffle(answers)
     return answers
 

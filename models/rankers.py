@@ -19,10 +19,10 @@ from models.reward_model import RewardModel, RewardPrompt
 class RewardRanker:
     """Sorts by a reward model's scores. It reads question, frames and narrative as in its training."""
 
-    def __init__(self, reward: RewardModel, *, batch_size: int = 16) -> None:
-        """`batch_size`: answers scored together."""
+    def __init__(self, reward: RewardModel, *, batch_size: int = 16, forward_tokens: int | None = None) -> None:
+        """`batch_size`, `forward_tokens`: the most answers, and the most tokens, scored together."""
         self._reward = reward
-        self._batch_size = batch_size
+        self._limits = Limits(batch_size, forward_tokens)
 
     def rank(self, groups: Sequence[Group], seed: int = 0) -> list[Ranking | NoRanking]:  # noqa: ARG002 - none drawn
         known = [self._without_model(group) for group in groups]
@@ -48,7 +48,7 @@ class RewardRanker:
             answers = [self._reward.lm.response_ids(answer) for answer in group.distinct()]
             prompts += [self._reward.prompt(group.question, group.frames, group.context)] * len(answers)
             responses += answers
-        scores = iter(self._reward.score_all(prompts, responses, Limits(self._batch_size)).tolist() if groups else [])
+        scores = iter(self._reward.score_all(prompts, responses, self._limits).tolist() if groups else [])
         return [{answer: next(scores) for answer in group.distinct()} for group in groups]
 
 

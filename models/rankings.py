@@ -27,6 +27,7 @@ class Group:
         frames: what the ranker is shown: a local model visual tokens [F, P, D], an endpoint JPEG files.
         answers: the answers, in any order.
         context: the video's narrative, or None to rank without one.
+        in_order: the ranker is shown the answers as they stand; else in an order that `name` decides.
     """
 
     name: str
@@ -34,14 +35,18 @@ class Group:
     frames: Any
     answers: tuple[str, ...]
     context: str | None = None
+    in_order: bool = False
 
     def distinct(self) -> list[str]:
         """One of all answers that say the same, in their commonest spelling (of several, the last by code points: small
-        letters, with a closing mark). Shuffled by the group's name alone, not by the order of the answers.
+        letters, with a closing mark). Shuffled by the group's name alone, not by the order of the answers, but where
+        `in_order` keeps that.
         """
         spellings: dict[str, str] = {}
         for answer in sorted(self.answers, key=lambda answer: (self.answers.count(answer), answer)):
             spellings[normalised(answer)] = answer
+        if self.in_order:
+            return [spellings[said] for said in dict.fromkeys(map(normalised, self.answers))]
         return sorted(spellings.values(), key=lambda answer: hashlib.sha256(f"{self.name}\n{answer}".encode()).digest())
 
 

@@ -16,11 +16,12 @@ from models.rankings import Group
 from models.settings import GrpoSettings
 from models.slots import SlotVocabulary
 from storage.lake import Lake
+from tasks.judge_prompts import RankPrompts
 from tasks.model_ref import ModelRef
 from tasks.narratives import Narratives
 from tasks.policy import OnPolicyTrainer, PolicyTraining, learned_config, train_policy
 from tasks.preferences import PreferencesConfig
-from tasks.rankings import RankingsConfig, RankPrompts, RankSettings, new_ranker
+from tasks.rankings import RankingsConfig, RankSettings, new_ranker
 from tasks.reward_model import RewardSource
 from tasks.segments import Segment
 from tasks.stage import RunContext, Stage, StageRef, StageResult

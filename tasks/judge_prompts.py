@@ -1,4 +1,4 @@
-"""What judges are asked: eight texts, checked before a run exists."""
+"""What judges and rankers are asked: texts that are checked before a run exists."""
 
 from __future__ import annotations
 
@@ -48,4 +48,18 @@ class JudgePrompts(BaseModel):
     )
     human_context: str = Field(
         default=shipped("judge_human_context"), min_length=1, description="The same where there is a narrative."
+    )
+
+
+class RankPrompts(BaseModel):
+    """What a listwise ranker is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    listwise: Annotated[str, needs("question", "answers")] = Field(
+        default=shipped("rank_listwise"),
+        description="Asks for the order of {answers}, which are labelled A, B, ..., to {question}.",
+    )
+    listwise_context: Annotated[str, needs("context", "question", "answers")] = Field(
+        default=shipped("rank_listwise_context"), description="The same with the narrative at {context}."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,13 +12,12 @@ from models.endpoint_settings import JudgeEndpoint
 from models.rankings import Group, NoRanking, Ranking
 from models.settings import Sampling
 from models.slots import SlotVocabulary
-from models.templates import shipped
 from storage.lake import Lake
 from tasks.fanout import Outcome, StageFailure
 from tasks.grading import Grader
 from tasks.groups import candidate_groups
 from tasks.judge_endpoint import endpoint_speaker
-from tasks.judge_prompts import needs
+from tasks.judge_prompts import RankPrompts
 from tasks.model_ref import ModelRef
 from tasks.pictures import MissingFramesError, Pictures
 from tasks.preferences import MODELS, JudgeSettings, PreferencesConfig, new_endpoint_judge, new_judge
@@ -36,20 +35,6 @@ logger = logging.getLogger(__name__)
 
 Method = Literal["reward", "tournament", "listwise", "truth"]
 REMOTE = "endpoint"  # What the tournament's judge is called in its own configuration.
-
-
-class RankPrompts(BaseModel):
-    """What a listwise ranker is asked."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    listwise: Annotated[str, needs("question", "answers")] = Field(
-        default=shipped("rank_listwise"),
-        description="Asks for the order of {answers}, which are labelled A, B, ..., to {question}.",
-    )
-    listwise_context: Annotated[str, needs("context", "question", "answers")] = Field(
-        default=shipped("rank_listwise_context"), description="The same with the narrative at {context}."
-    )
 
 
 class RankingsConfig(BaseModel):

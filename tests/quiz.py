@@ -29,6 +29,7 @@ class Quiz:
     files: ClassVar[Mapping[str, str]] = {"": "questions, CSV"}
     max_new_tokens: ClassVar[int] = 4
     temperature: ClassVar[float] = 0.0
+    revision: ClassVar[int] = 1
 
     loud: bool = False
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage.lake import Lake
 from storage.places import absolute
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.model_ref import ModelRef
 from tasks.trained import base_of, chosen_adapter
 
@@ -28,20 +29,31 @@ class Checkpoint(BaseModel):
         "trained on).",
     )
     endpoint: str | None = Field(
-        None, description="One of grading.endpoints, for benchmarks of judges (pairs: verdict); empty: none."
+        None,
+        description="One of grading.endpoints, for benchmarks of pairs of answers (pairs: verdict or listwise); empty: "
+        "none.",
     )
     lake: str | None = Field(None, description="The lake of a run whose trained adapter is scored; empty: none is.")
     arm: str | None = Field(None, description="Which arm's adapter; empty: that of the only one.")
-    role: Literal["policy", "sft"] = Field("policy", description="policy: what an arm learned; sft: where arms began.")
+    role: Literal["policy", "sft", "reward"] = Field(
+        "policy",
+        description="policy: what an arm learned; sft: where arms began; reward: an arm's reward model, for benchmarks "
+        "of pairs of answers (pairs: verdict or listwise), each of which it scores.",
+    )
 
-    def resolve(self, lake: Lake, how: dict[str, Any]) -> ModelRef:
+    @property
+    def only_compares(self) -> bool:
+        """Whether it answers no question, and says of two answers which is better."""
+        return self.endpoint is not None or (self.lake is not None and self.role == "reward")
+
+    def resolve(self, lake: Lake, how: dict[str, Any]) -> ModelRef | RewardRef:
         """The model, its adapters in `lake`. `how`: the device and what else ModelRef.of takes.
 
         An adapter is used with the dtype that it was trained with.
 
         Raises:
-            ValueError: neither model nor lake is given, the checkpoint or the adapter is not there, or its base is
-                another.
+            ValueError: neither model nor lake is given, the checkpoint or the adapter is not there, its base is
+                another, or it is a reward model that reads narratives.
         """
         if self.lake is None:
             if self.model is None:
@@ -53,4 +65,9 @@ class Checkpoint(BaseModel):
         if home is not lake:
             for blob in adapter.adapters:
                 lake.blobs.put_folder(home.blobs.folder(blob))  # The same bytes have the same name in every lake.
-        return replace(base, adapter=adapter.blob, device=how.get("device", base.device))
+        base = replace(base, device=how.get("device", base.device))
+        if self.role != "reward":
+            return replace(base, adapter=adapter.blob)
+        reward = RewardRef(base, adapter.blob)
+        reward.check(lake, self.name)
+        return reward

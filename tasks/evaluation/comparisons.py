@@ -1,26 +1,26 @@
-"""Stage `comparisons`: which of an item's two answers a judge prefers, in both orders, for benchmarks of judges."""
+"""Stage `comparisons`: which of an item's two answers a model says is better, for benchmarks of pairs of answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
 from tasks.evaluation.answers import asked_about
-from tasks.evaluation.config import AnswersConfig, ScoredBenchmark
+from tasks.evaluation.comparers import Compared, Comparing, attempts, new_comparer
+from tasks.evaluation.config import AnswersConfig, GradingConfig, ScoredBenchmark
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import Outcome, StageFailure
-from tasks.judge_endpoint import AGAIN, endpoint_judge
-from tasks.judge_prompts import JudgePrompts
-from tasks.model_ref import ModelRef
+from tasks.judge_endpoint import AGAIN
 from tasks.pictures import Pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens, keys_of
 
 if TYPE_CHECKING:
-    from models.comparisons import Judge, NoVerdict, Verdict
+    from models.comparisons import Comparison
 
 
 def comparisons(
@@ -30,14 +30,16 @@ def comparisons(
     questions: StageResult,
     frames: StageResult,
     shown: StageResult,
-    model: ModelRef | JudgeEndpoint,
+    model: Comparing,
     checkpoint: str,
     label: str,
-    prompts: JudgePrompts,
+    grading: GradingConfig,
 ) -> StageResult:
     """One row an item of two options: the probability that the first is better, shown first and shown second.
 
-    A judge that gives no verdict leaves a row without probabilities, its reason in the place of a reply.
+    A judge or ranker sees both answers, in both orders; a reward model sees one at a time, so that there is one number.
+    Where no verdict is given, the row has no probabilities (a ranker's that gave an order once: NaN for the other), and
+    the reason in the place of a reply.
 
     Args:
         ctx: what all stages of the run share.
@@ -45,38 +47,53 @@ def comparisons(
         scored: the benchmark.
         questions: its items.
         frames: the frames of their videos.
-        shown: what the judge sees: visual tokens, or for an endpoint the frames again.
-        model: the judge.
+        shown: what the model sees: visual tokens, or for an endpoint the frames again.
+        model: a judge or a ranker, as the benchmark's `pairs` says, or a reward model.
         checkpoint: what it is called in the results.
         label: what the benchmark is called there; shown only.
-        prompts: what the judge is asked.
+        grading: what judges and rankers are asked, and how rankers reply.
 
     Raises:
         StageFailure: the endpoint.
     """
-    remote = isinstance(model, JudgeEndpoint)
-    asked = {"endpoint": prompts.endpoint, "again": AGAIN} if remote else {"verdict": prompts.verdict}
-    local = {} if remote else config.model_dump(include={"batch_size", "forward_tokens"})
+    own, asked = _decisive(config, scored, model, grading)
+    drawn = own.get("sampling", {}).get("temperature", 0) > 0
     stage = Stage(
         name="comparisons",
         table="predictions",
         config={
-            **local,
+            **own,
             "benchmark": scored.benchmark,
             "checkpoint": checkpoint,
             "frame_set": scored.frame_set,
         },
-        inputs=(questions.ref, shown.ref, *(model.stages if isinstance(model, ModelRef) else ())),
+        inputs=(questions.ref, shown.ref, *(() if isinstance(model, JudgeEndpoint) else model.stages)),
         model=model.identity,
         prompts=asked,
-        seed=0,  # nothing is drawn
+        seed=ctx.seed if drawn else 0,
         shard_size=config.shard_size,
-        reuse=True,
+        reuse=not drawn,
         label=f"comparisons {label} {checkpoint}",
     )
-    about = (ctx.lake_root, shown.ref, model, config, prompts, scored.benchmark, checkpoint, ctx.pool.workers)
+    about = (ctx.lake_root, shown.ref, model, config, scored, grading, checkpoint, ctx.pool.workers)
     items = partial(_items, ctx, scored, questions.ref, frames.ref, shown.ref)
     return run_stage(ctx, stage, items, ComparePairs, ComparisonsSettings(*about))
+
+
+def _decisive(
+    config: AnswersConfig, scored: ScoredBenchmark, model: Comparing, grading: GradingConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What decides a comparison besides model and item: settings and prompts. A reward model's texts are its own."""
+    limits = config.model_dump(include={"batch_size", "forward_tokens"})
+    remote = isinstance(model, JudgeEndpoint)
+    if isinstance(model, RewardRef):
+        return {**limits, "by": "reward"}, {}
+    if scored.pairs == "listwise":
+        replied = {} if remote else {"batch_size": config.batch_size, "sampling": asdict(grading.sampling)}
+        own = {**replied, "by": "listwise", "attempts": attempts(model, grading)}
+        return own, {"listwise": grading.ranking.listwise}
+    prompts = grading.prompts
+    return ({}, {"endpoint": prompts.endpoint, "again": AGAIN}) if remote else (limits, {"verdict": prompts.verdict})
 
 
 def _items(
@@ -96,45 +113,29 @@ class ComparisonsSettings:
 
     lake: str
     shown: StageRef
-    model: ModelRef | JudgeEndpoint
+    model: Comparing
     config: AnswersConfig
-    prompts: JudgePrompts
-    benchmark: str
+    scored: ScoredBenchmark
+    grading: GradingConfig
     checkpoint: str
     workers: int
 
 
 class ComparePairs:
-    """Judges a shard's pairs together."""
+    """Compares a shard's pairs together."""
 
     def __init__(self, settings: ComparisonsSettings) -> None:
         lake, model = Lake(settings.lake), settings.model
         self._settings = settings
         self._shown: Pictures | VisualTokens
-        self._judge: Judge
         if isinstance(model, JudgeEndpoint):
             self._shown = Pictures(lake, settings.shown, model.max_side, model.jpeg_quality)
-            self._judge = endpoint_judge(
-                model,
-                lake=settings.lake,
-                workers=settings.workers,
-                text=settings.prompts.endpoint,
-                context_text=settings.prompts.endpoint_context,
-                tie_margin=0.0,
-            )
-            return
-        from models.judge import VerdictJudge
+        else:
+            self._shown = VisualTokens(lake, settings.shown)
+        how = (settings.config, settings.grading, settings.workers)
+        self._comparer = new_comparer(lake, model, settings.scored.pairs, *how)
 
-        self._shown = VisualTokens(lake, settings.shown)
-        self._judge = VerdictJudge(
-            model.load(lake),
-            text=settings.prompts.verdict,
-            context_text=settings.prompts.verdict_context,
-            batch_size=settings.config.batch_size,
-            forward_tokens=settings.config.forward_tokens,
-        )
-
-    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
+    def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:
         from models.comparisons import Comparison
         from models.endpoint import EndpointError
 
@@ -149,7 +150,7 @@ class ComparePairs:
                 else:
                     pairs[item["item_id"]] = Comparison(item["question"], shown, *item["options"])
         try:
-            said = dict(zip(pairs, self._judge.judge([*pairs.values()]), strict=True))
+            said = dict(zip(pairs, self._comparer.compare([*pairs.values()], seed), strict=True))
         except EndpointError as error:
             raise StageFailure(str(error)) from None
         return [
@@ -159,26 +160,18 @@ class ComparePairs:
             for item in items
         ]
 
-    def _row(self, item: dict[str, Any], verdict: Verdict | NoVerdict) -> dict[str, Any]:
-        from models.comparisons import NoVerdict
-
-        if isinstance(verdict, NoVerdict):
-            preferred, replies = [], [verdict.reason]
-        else:  # Two answers that are equal are compared by nobody.
-            orders = (verdict.p_a_first, verdict.p_a_second)
-            preferred = [verdict.p_a if order is None else order for order in orders]
-            replies = [reply for reply in (verdict.reply_first, verdict.reply_second) if reply is not None]
+    def _row(self, item: dict[str, Any], said: Compared) -> dict[str, Any]:
         return {
-            "benchmark": self._settings.benchmark,
+            "benchmark": self._settings.scored.benchmark,
             "checkpoint": self._settings.checkpoint,
             "question": item["item_id"],
             "video": item["video"],
             "frame_set": item["frame_set"],
             "n_frames": item["n_frames"],
             "requests": [item["question"]],
-            "replies": replies,
-            "finished": [True] * len(replies),
+            "replies": said.replies,
+            "finished": [True] * len(said.replies),
             "scores": [],
             "n_tokens": [],
-            "preferred": preferred,
+            "preferred": said.preferred,
         }

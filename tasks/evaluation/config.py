@@ -16,9 +16,10 @@ from models.endpoint_settings import JudgeEndpoint
 from models.settings import EngineName, Sampling
 from storage.errors import FormatError
 from tasks.answering import engine_field, forward_tokens_field
-from tasks.judge_prompts import JudgePrompts
+from tasks.judge_prompts import JudgePrompts, RankPrompts
 
 LOCAL = "local"
+PairsBy = Literal["likelihood", "verdict", "listwise"]
 
 
 class ScoredBenchmark(BaseModel):
@@ -58,10 +59,12 @@ class ScoredBenchmark(BaseModel):
         default=None, description="Of sampling; 0: the likeliest; null: the benchmark's."
     )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the likeliest tokens that are drawn from.")
-    pairs: Literal["likelihood", "verdict"] = Field(
+    pairs: PairsBy = Field(
         default="likelihood",
         description="Benchmarks of pairs of answers. likelihood: which one the model would itself sooner give; "
-        "verdict: which one it says is better, shown both in both orders (grading.prompts).",
+        "verdict: which one it says is better, shown both in both orders (grading.prompts); listwise: which one it "
+        "puts first, as a ranker that is shown both, in both orders (grading.ranking). A reward model scores each "
+        "answer alone, by verdict as by listwise.",
     )
     protocols: tuple[str, ...] = Field(default=(), description="By which it is scored; none named: all that it knows.")
     judge: str | None = Field(
@@ -144,9 +147,12 @@ class GradingConfig(BaseModel):
     prompts: JudgePrompts = Field(
         default=JudgePrompts(), description="What is asked about pairs of answers, where a benchmark is of such."
     )
+    ranking: RankPrompts = Field(
+        default=RankPrompts(), description="What a ranker is asked about pairs of answers (pairs: listwise)."
+    )
     sampling: Sampling = Field(
         default=Sampling(temperature=0.0, max_new_tokens=64),
-        description="How a local judge replies; temperature 0: likeliest.",
+        description="How a local judge or ranker replies; temperature 0: likeliest.",
     )
     reasks: int = Field(
         default=2,

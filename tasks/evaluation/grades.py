@@ -72,6 +72,7 @@ def grades(
         prompts=dict(scored.made.texts),
         seed=ctx.seed,
         shard_size=config.shard_size,
+        revision=scored.made.revision,
         reuse=judge is not None,  # Rules are sooner asked again than looked up.
         label=f"grades {label} {checkpoint} {protocol}",
     )

@@ -10,6 +10,7 @@ from benchmarks.grades import Call
 from models.endpoint_settings import JudgeEndpoint
 from tasks.answering import answers_in_batches
 from tasks.evaluation.config import GradingConfig
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import StageFailure, derive_seed
 from tasks.judge_endpoint import endpoint_speaker
 from tasks.model_ref import ModelRef
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from storage.lake import Lake
 
 
-def judge_name(judge: ModelRef | JudgeEndpoint | None) -> str | None:
-    """A judge as grades and scores name it: its model, with what identifies version and settings."""
+def judge_name(judge: ModelRef | RewardRef | JudgeEndpoint | None) -> str | None:
+    """A judge, or a model that is scored, as grades and scores name it: its model, and what tells its version and
+    settings.
+    """
     if judge is None:
         return None
     return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"

@@ -58,6 +58,7 @@ def questions(ctx: RunContext, config: ScoredBenchmark, videos: StageResult, lab
         prompts=dict(made.texts),
         seed=0,  # nothing is drawn
         shard_size=SHARD_SIZE,
+        revision=made.revision,
         label=f"questions {label}",
     )
     settings = QuestionsSettings(ctx.lake_root, videos.ref, config.benchmark, config.video_prefix)

@@ -21,6 +21,7 @@ from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
 from tasks.evaluation.judges import judge_name
 from tasks.evaluation.measured import measured
+from tasks.evaluation.reward_ref import RewardRef
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -47,7 +48,7 @@ class Evaluated:
     label: str
     scored: ScoredBenchmark
     checkpoint: str
-    model: ModelRef | JudgeEndpoint
+    model: ModelRef | RewardRef | JudgeEndpoint
     protocol: str
     judge: ModelRef | JudgeEndpoint | None
     questions: StageRef

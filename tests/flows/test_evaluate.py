@@ -192,6 +192,10 @@ def test_every_evaluation_loads(name: str) -> None:
         ("models.checkpoints.1.name=base", "the names of checkpoints must differ: base, base"),
         ("benchmarks.scenes.limt=3", "benchmarks.scenes.limt: unknown key"),
         ("models.checkpoints.1.endpoint=gpt", r"endpoint 'gpt' is none of grading\.endpoints"),
+        (
+            'models.checkpoints.1={"name": "r", "lake": "/nowhere", "role": "reward"}',
+            "checkpoint 'r' is a reward model and only compares pairs of answers: benchmark 'scenes' asks for more",
+        ),
         ("benchmarks={}", "benchmarks: Dictionary should have at least 1 item"),
     ],
 )

@@ -203,6 +203,16 @@ def test_a_reply_that_is_no_order_is_asked_for_again_in_another_order() -> None:
     assert ranking.ranks == average_ranks([ranking.places[i] for i in range(4)])  # the last shown is the best
 
 
+def test_a_group_may_be_shown_in_its_own_order() -> None:
+    for answers in (("two", "one", "One."), ("one", "two", "two")):
+        speaker = Saying("no order", "A > B")
+        (ranking,) = ranked(ListwiseRanker(speaker, **TEXTS), replace(group([*answers]), in_order=True))
+        shown = [line.split(": ")[1] for line in speaker.texts[-1].splitlines() if line.startswith("Answer ")]
+        assert [normalised(each) for each in shown] == [answers[0], answers[1]]
+        assert len(set(speaker.texts)) == 1, "asked again in the same order"
+        assert ranking.ranks.index(min(ranking.ranks)) == 0
+
+
 def test_a_group_without_an_order_is_dropped_and_the_others_are_not_asked_again() -> None:
     speaker = Saying("B, A", "A > A", Reply("A > B", "the reply was cut at 3 tokens"), "no")
     good, bad = ListwiseRanker(speaker, **TEXTS, attempts=3).rank([group(["one", "two"]), group(["three", "two"])])

@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 from fake_endpoint import Call, FakeEndpoint, Said, completion, error
 from small import base_model, rows_of, small_run
-from toy_benchmark import Looked, World, answered, looked_at, world
+from toy_benchmark import Looked, Toy, World, answered, looked_at, world
 
 from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import read_scores
 from tasks.evaluation.grades import grades
 from tasks.evaluation.price import judge_prices
+from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
 from tasks.fanout import StageFailure, WorkerPool
 from tasks.model_ref import ModelRef
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
+from tasks.videos import VideosConfig, videos
 
 pytestmark = pytest.mark.usefixtures("toy")
 MODEL = base_model()
@@ -92,6 +94,19 @@ def test_rules_grade_every_question_those_without_an_answer_too(ctx: RunContext,
     assert found["unlike"][0]["correct"] is False
     assert grade(ctx, seen, said).cached
     assert not grade(ctx, seen, said, protocol="official").cached
+
+
+def test_a_benchmark_whose_code_reads_or_grades_otherwise_is_asked_anew(
+    ctx: RunContext, made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = made.scored(made.questions())
+    seen = looked_at(ctx, scored, MODEL)
+    said = answered(ctx, seen, MODEL)
+    before = grade(ctx, seen, said)
+    monkeypatch.setattr(Toy, "revision", Toy.revision + 1)
+    assert grade(ctx, seen, said).key != before.key
+    listed = videos(ctx, VideosConfig(folder=scored.folder))
+    assert questions(ctx, scored, listed, "mine").key != seen.asked.key
 
 
 def test_a_judge_that_says_nothing_usable_is_asked_again_and_then_left(

@@ -44,6 +44,7 @@ class Toy:
     files: ClassVar[Mapping[str, str]] = {"": "a JSON list"}
     max_new_tokens: ClassVar[int] = 8
     temperature: ClassVar[float] = 0.0
+    revision: ClassVar[int] = 1
 
     @property
     def texts(self) -> Mapping[str, str]:

@@ -44,7 +44,7 @@ def trained_lake(root: Path, inputs: tuple[StageResult, ...] = ()) -> TrainedLak
     lake, base = Lake(root), base_model()
     sft = _kept(lake, base, "sft", seed=1)
     start = replace(base, merged=(sft,))
-    policy, reward = _kept(lake, start, "policy", seed=2), _reward(lake, start)
+    policy, reward = _kept(lake, start, "policy", seed=2), kept_reward(lake, start)
     finish(lake, base, "sft", None, sft, inputs)
     finish(lake, start, "policy", "context", policy, inputs)
     finish(lake, start, "reward", "context", reward, inputs)
@@ -77,11 +77,12 @@ def _kept(lake: Lake, model: ModelRef, name: str, seed: int) -> str:
     return _put(lake, lambda folder: lm.save_adapter(name, folder, base=model.label))
 
 
-def _reward(lake: Lake, model: ModelRef) -> str:
+def kept_reward(lake: Lake, model: ModelRef, form: RewardForm = RewardForm()) -> str:  # noqa: B008 - frozen
+    """The blob of a reward model whose adapter was shaken."""
     lm = model.load(lake)
     lm.add_adapter("reward", LORA, 3)
     shake(lm, "reward", 3)
-    reward = RewardModel(lm, RewardForm())
+    reward = RewardModel(lm, form)
     return _put(lake, lambda folder: reward.save(folder, base=model.label))
 
 
