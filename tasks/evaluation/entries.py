@@ -26,10 +26,10 @@ class Entry:
         checkpoint: label of the checkpoint in the run.
         model: name of the model, with what identifies its weights: "<label>@<identity>".
         protocol: by which it was graded.
-        judge: who decided where rules did not: model and version; "" where no judge was asked.
+        judge: who decides where rules cannot: model and version; "" where there is none or the protocol asks none.
         prompt_hash: of the texts that the model and the judge were given.
         frames: frame set that the model was shown.
-        n_frames: most frames of a video that it was shown.
+        n_frames: of that set; a video may have fewer.
         decoding: temperature, top_p and max_new_tokens.
         metric: name of the number, such as "accuracy".
         group: what part of the items it is about: "overall", or "duration: short".

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call
+from benchmarks.items import Item, Prediction, Shown
 from models.endpoint_settings import JudgeEndpoint
 from tasks.answering import answers_in_batches
 from tasks.evaluation.config import GradingConfig
@@ -26,6 +28,15 @@ def judge_name(judge: ModelRef | JudgeEndpoint | None) -> str | None:
     if judge is None:
         return None
     return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"
+
+
+def asks_judge(made: Benchmark, item: Item, protocol: str) -> bool:
+    """Whether a protocol asks a judge about an item where rules cannot read what was said to it."""
+    requests = made.ask(item, Shown())
+    if not requests or requests[0].choices:
+        return False
+    said = Prediction(replies=tuple("?" for _ in requests))
+    return any(isinstance(made.grade(item, aspect, said, protocol), Call) for aspect in item.aspects)
 
 
 class GradingJudge(Protocol):

@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.grades import Call
-from benchmarks.items import Item, Prediction, Shown
+from benchmarks.items import Item
 from storage.lake import Lake
 from tasks.candidates import choose
 from tasks.evaluation.config import ScoredBenchmark, place_digest
 from tasks.evaluation.items import NO_VIDEO, asked_rows, item_of, question_row
+from tasks.evaluation.judges import asks_judge
 from tasks.fanout import Outcome
 from tasks.instructions import UnknownVideoError, VideoNames
 from tasks.stage import (
@@ -136,13 +136,8 @@ def _check_judge(config: ScoredBenchmark, made: Benchmark, rows: list[dict[str, 
     """Raises StageError where a protocol will ask a judge and there is none: before anything is answered."""
     if config.judge is not None or not rows:
         return
-    item = item_of(rows[0])
-    requests = made.ask(item, Shown())
-    if not requests or requests[0].choices:
-        return
-    said = Prediction(replies=tuple("?" for _ in requests))
     for protocol in config.scored_by:
-        if any(isinstance(made.grade(item, aspect, said, protocol), Call) for aspect in item.aspects):
+        if asks_judge(made, item_of(rows[0]), protocol):
             raise StageError(
                 f"Benchmark {label} ({config.benchmark}) asks a judge by its protocol {protocol!r}, and none is named: "
                 "set its judge to local (models.judge) or to one of grading.endpoints, or leave the protocol out."

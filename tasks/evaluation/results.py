@@ -17,7 +17,7 @@ from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
-from tasks.evaluation.judges import judge_name
+from tasks.evaluation.judges import asks_judge, judge_name
 from tasks.evaluation.measured import measured
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
@@ -40,6 +40,7 @@ class Evaluated:
         protocol: by which was graded.
         judge: who decided where rules did not.
         questions, predictions, grades: the stages.
+        n_frames: of its frame set; 0: not known.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Evaluated:
     questions: StageRef
     predictions: StageRef
     grades: StageRef
+    n_frames: int = 0
 
 
 def results(
@@ -105,7 +107,6 @@ class _Asked:
     graded: list[Graded]
     grades: list[Row]
     unasked: list[str]
-    n_frames: int
 
     @classmethod
     def of(cls, lake: Lake, about: Evaluated) -> _Asked:
@@ -113,7 +114,7 @@ class _Asked:
         rows = table.read(about.questions.key).to_pylist()
         items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
         predictions = predictions_by_question(lake, about.predictions)
-        columns = ["status", "reason", "n_frames"]
+        columns = ["status", "reason"]
         said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
         graded, grades = list[Graded](), list[Row]()
         by_aspect = {
@@ -129,8 +130,7 @@ class _Asked:
         # An item without a video is among the questions and among what was not answered: it counts once.
         unasked = [row["reason"] for row in rows if row["status"] != "ok"]
         unasked += [row["reason"] for row in said if row["status"] != "ok"]
-        n_frames = max((row["n_frames"] or 0 for row in said), default=0)
-        return cls(about, items, predictions, graded, grades, unasked, n_frames)
+        return cls(about, items, predictions, graded, grades, unasked)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -153,7 +153,6 @@ class _Asked:
         """What all numbers share."""
         about, scored = self.about, self.about.scored
         texts = json.dumps(dict(scored.made.texts), sort_keys=True)
-        judged = any(row["judge"] is not None for row in self.grades)
         return Entry(
             benchmark=about.label,
             registry=scored.benchmark,
@@ -161,10 +160,10 @@ class _Asked:
             checkpoint=about.checkpoint,
             model=judge_name(about.model) or "",
             protocol=about.protocol,
-            judge=(judge_name(about.judge) or "") if judged else "",
+            judge=(judge_name(about.judge) or "") if self._may_ask() else "",
             prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],
             frames=scored.frame_set,
-            n_frames=self.n_frames,
+            n_frames=about.n_frames,
             decoding=asdict(scored.sampling),
             metric="",
             group="",
@@ -181,6 +180,15 @@ class _Asked:
                 "predictions": about.predictions.key,
                 "grades": about.grades.key,
             },
+        )
+
+    def _may_ask(self) -> bool:
+        """Whether a judge may be asked, though none need have been: numbers of one condition stay side by side."""
+        about = self.about
+        if about.judge is None:
+            return False
+        return any(row["judge"] is not None for row in self.grades) or any(
+            asks_judge(about.scored.made, item_of(row), about.protocol) for row in self.questions
         )
 
     def write(self, folder: Path) -> None:
