@@ -52,6 +52,10 @@ class GradingJudge(Protocol):
         """One reply a call, in order; `again`: how often these were asked before. Raises StageFailure."""
         ...
 
+    def close(self) -> None:
+        """Closes what it holds open; it is asked no more."""
+        ...
+
 
 class LocalGradingJudge:
     """A model on this machine. It is shown no video: all that a call says is text."""
@@ -81,6 +85,9 @@ class LocalGradingJudge:
             replies[number] = Reply(response.text)
         return [replies[number] for number in range(len(calls))]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 class EndpointGradingJudge:
     """A model behind an OpenAI-compatible endpoint; what was paid once is not asked again."""
@@ -97,6 +104,10 @@ class EndpointGradingJudge:
             return self._speaker.chat([_messages(call) for call in calls], again)
         except EndpointError as error:
             raise StageFailure(str(error)) from None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._speaker.close()
 
 
 def _messages(call: Call) -> list[Message]:
