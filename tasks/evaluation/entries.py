@@ -39,7 +39,8 @@ class Entry:
         left_out: items that the protocol leaves out of it.
         printed: as the official script prints it.
         statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
-        faults: rows of the annotation files that are no items, and items that could not be asked, by kind.
+        faults: rows of the annotation files that are no items, and items that could not be asked, by kind; where
+            subtitles are shown, also the videos without any, and their files' blocks that are none.
         stages: keys of the stages "questions", "predictions" and "grades" in the lake.
     """
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from benchmarks.grades import Graded
@@ -19,6 +20,7 @@ from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
 from tasks.evaluation.judges import asks_judge, judge_name
 from tasks.evaluation.measured import measured
+from tasks.evaluation.spoken import subtitle_faults
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -83,9 +85,10 @@ def results(
     bar = progress.start("results", len(evaluated))
     entries: list[Entry] = []
     written = set[tuple[str, str]]()
+    spoken = cache(subtitle_faults)  # All checkpoints and protocols of a benchmark have the same.
     try:
         for each in evaluated:
-            asked = _Asked.of(lake, each)
+            asked = _Asked.of(lake, each, spoken)
             entries += asked.entries(resamples, seed)
             if (each.label, each.checkpoint) not in written:
                 written.add((each.label, each.checkpoint))
@@ -106,10 +109,10 @@ class _Asked:
     predictions: dict[str, Prediction]
     graded: list[Graded]
     grades: list[Row]
-    unasked: list[str]
+    faults: dict[str, int]
 
     @classmethod
-    def of(cls, lake: Lake, about: Evaluated) -> _Asked:
+    def of(cls, lake: Lake, about: Evaluated, spoken: Callable[[Path, tuple[str, ...]], dict[str, int]]) -> _Asked:
         table = lake.table(about.questions.table)
         rows = table.read(about.questions.key).to_pylist()
         items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
@@ -130,7 +133,10 @@ class _Asked:
         # An item without a video is among the questions and among what was not answered: it counts once.
         unasked = [row["reason"] for row in rows if row["status"] != "ok"]
         unasked += [row["reason"] for row in said if row["status"] != "ok"]
-        return cls(about, items, predictions, graded, grades, unasked)
+        faults: dict[str, int] = Counter(reason.partition(": ")[0] for reason in unasked)
+        if (folder := about.scored.spoken) is not None:
+            faults |= spoken(folder, tuple(dict.fromkeys(row["named"] for row in items if not row["reason"])))
+        return cls(about, items, predictions, graded, grades, faults)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -174,7 +180,7 @@ class _Asked:
             left_out=0,
             printed="",
             statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
-            faults=dict(sorted(Counter(reason.partition(": ")[0] for reason in self.unasked).items())),
+            faults=dict(sorted(self.faults.items())),
             stages={
                 "questions": about.questions.key,
                 "predictions": about.predictions.key,

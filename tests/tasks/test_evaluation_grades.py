@@ -16,7 +16,7 @@ from toy_benchmark import Looked, World, answered, looked_at, world
 from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.conditions import conditions_of
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
-from tasks.evaluation.entries import read_scores
+from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
 from tasks.evaluation.price import judge_prices
 from tasks.evaluation.results import Evaluated, results
@@ -254,7 +254,7 @@ def test_a_checkpoint_that_needed_no_judge_stands_beside_one_that_did(
     """The second was asked about no video that is there, so nobody judged it."""
     ctx = replace(ctx, max_quarantined=1.0)
     judge = endpoint(server)
-    entries = []
+    entries: list[Entry] = []
     for folder, video in (("one", {}), ("other", {"video": "nowhere"})):
         rows = [{**row, **video} for row in made.questions()]
         seen = looked_at(ctx, made.scored([*rows, {**made.questions()[0], "id": "x", **video}], **JUDGED), MODEL)
