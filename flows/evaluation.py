@@ -56,6 +56,10 @@ class How:
             return None
         return self.judge if scored.judge == LOCAL else self.grading.endpoints[scored.judge]
 
+    def n_frames(self, scored: ScoredBenchmark) -> int:
+        """How many frames of a video a benchmark shows."""
+        return next(one.n for one in self.frames.sets if one.name == scored.frame_set)
+
 
 class _Twins:
     """The stages that do the same under several labels: the later of them wait, and use what the first kept."""
@@ -176,7 +180,7 @@ def _scored(
         # The protocols of a benchmark mostly ask an endpoint the same: what one was answered, the next finds kept.
         before = [graded] if isinstance(judge, JudgeEndpoint) else []
         names = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
-        found.append(Scored(names, model, asked, said, graded))
+        found.append(Scored({**names, "n_frames": how.n_frames(scored)}, model, asked, said, graded))
     return found
 
 

@@ -13,7 +13,7 @@ import yaml
 if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
     from models.endpoint_settings import JudgeEndpoint
-    from tasks.evaluation.file_scores import Judge
+    from tasks.evaluation.file_judge import EndpointDecides
 
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="Its name, such as nextqa; a wrong one lists all.")]
 Annotated_ = Annotated[
@@ -56,15 +56,15 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Scores prediction files of a benchmark; no model is run."""
-    from flows.score_views import as_text, scores_as_json, scores_in_words
+    from flows.score_views import as_text, paid_as_json, paid_in_words, scores_as_json, scores_in_words
     from tasks.evaluation.file_scores import score_files
 
     made, by = _benchmark(name, settings), _judge(judge, ledger)
     found = score_files(made, _files(made, annotations), predictions, _protocol(made, protocol), by)
     if as_json:
-        _say(as_text(scores_as_json(found)))
+        _say(as_text({**scores_as_json(found), **paid_as_json(by)}))
     else:
-        for line in scores_in_words(found, made, _count(faults)):
+        for line in [*scores_in_words(found, made, _count(faults)), *paid_in_words(by)]:
             _say(line)
 
 
@@ -81,7 +81,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compares the prediction files of two models question by question; no model is run."""
-    from flows.score_views import as_text, comparison_as_json, comparison_in_words
+    from flows.score_views import as_text, comparison_as_json, comparison_in_words, paid_as_json, paid_in_words
     from tasks.evaluation.comparison import compare as paired
     from tasks.evaluation.file_scores import score_files
 
@@ -90,9 +90,9 @@ def compare(
     one, other = (score_files(made, asked, files, rules, by) for files in (first, second))
     found = paired(_names(first, second), made, rules, one.graded, other.graded)
     if as_json:
-        _say(as_text(comparison_as_json(found, one)))
+        _say(as_text({**comparison_as_json(found, one), **paid_as_json(by)}))
     else:
-        for line in comparison_in_words(found, one, made, flips):
+        for line in [*comparison_in_words(found, one, made, flips), *paid_in_words(by)]:
             _say(line)
 
 
@@ -156,7 +156,7 @@ def _wanted(made: Benchmark) -> str:
     return "these annotation files: " + ", ".join(f"{key}=FILE ({what})" for key, what in made.files.items())
 
 
-def _judge(given: str | None, ledger: Path | None) -> Judge | None:
+def _judge(given: str | None, ledger: Path | None) -> EndpointDecides | None:
     if given is None:
         return None
     from tasks.evaluation.file_judge import EndpointDecides

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
     from benchmarks.items import Fault
     from tasks.evaluation.comparison import Comparison, Difference, Flip
+    from tasks.evaluation.file_judge import EndpointDecides
     from tasks.evaluation.file_scores import FileScores
     from tasks.evaluation.measured import Measured
     from tasks.intervals import Interval
@@ -87,6 +88,17 @@ def _metric(each: Measured) -> dict[str, Any]:
 
 def _interval(found: Interval | None) -> dict[str, float | None]:
     return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
+
+
+def paid_in_words(judge: EndpointDecides | None) -> Iterator[str]:
+    """What the judge was asked and paid by this command; nothing where there is none."""
+    if judge is not None:
+        yield f"judge: {judge.calls:,} calls, cost {judge.cost:.4g}; replies that were kept are not asked for again"
+
+
+def paid_as_json(judge: EndpointDecides | None) -> dict[str, Any]:
+    """The same in numbers."""
+    return {} if judge is None else {"judge_calls": judge.calls, "judge_cost": judge.cost}
 
 
 def comparison_in_words(found: Comparison, scores: FileScores, made: Benchmark, flips: int) -> Iterator[str]:

@@ -98,6 +98,11 @@ class ScoredBenchmark(BaseModel):
         return self.protocols or tuple(self.made.protocols)
 
     @property
+    def spoken(self) -> Path | None:
+        """The folder of the subtitles."""
+        return None if self.subtitles is None else Path(self.subtitles).expanduser()
+
+    @property
     def rate(self) -> float | None:
         """Frames a second of videos that are folders of frames; None where nobody says."""
         known: float | None = getattr(self.made, "folder_fps", None)

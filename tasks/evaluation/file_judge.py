@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Grade
 from models.endpoint_settings import JudgeEndpoint
+from models.meter import METER
 from tasks.evaluation.config import GradingConfig
 from tasks.evaluation.file_scores import Undecided
 from tasks.evaluation.grades import GradeAnswers, GradesSettings
@@ -20,12 +22,19 @@ _AT_ONCE = 1000  # Answers whose calls are put to the endpoint together; its own
 
 
 class EndpointDecides:
-    """Asks an endpoint about what rules leave open; what it was paid for once is not asked again."""
+    """Asks an endpoint about what rules leave open; what it was paid for once is not asked again.
+
+    Attributes:
+        name: model and version, as results say it.
+        calls: made so far; replies that were kept are none.
+        cost: of these, in the currency of the endpoint's prices; 0 where it has none.
+    """
 
     def __init__(self, endpoint: JudgeEndpoint, ledger: Path) -> None:
         """`ledger`: folder that keeps what was asked, answered and paid."""
         ledger.mkdir(parents=True, exist_ok=True)
         self.name = judge_name(endpoint) or ""
+        self.calls, self.cost = 0, 0.0
         self._endpoint = endpoint
         self._ledger = str(ledger)
 
@@ -35,9 +44,15 @@ class EndpointDecides:
         worker = GradeAnswers(settings)
         found: dict[tuple[str, str], Grade] = {}
         items = _items(undecided)
-        for begin in range(0, len(items), _AT_ONCE):
-            for outcome in worker.process(items[begin : begin + _AT_ONCE], seed=0):
-                found |= {(outcome.item_id, row["aspect"]): grade_of(row) for row in outcome.rows or []}
+        before = replace(METER)
+        try:
+            for begin in range(0, len(items), _AT_ONCE):
+                for outcome in worker.process(items[begin : begin + _AT_ONCE], seed=0):
+                    found |= {(outcome.item_id, row["aspect"]): grade_of(row) for row in outcome.rows or []}
+        finally:
+            worker.close()
+            made = METER.since(before)
+            self.calls, self.cost = self.calls + made.calls, self.cost + made.cost
         return [found[each.item.id, each.aspect] for each in undecided]
 
 

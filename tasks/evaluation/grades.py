@@ -141,6 +141,12 @@ class GradeAnswers:
             for item in items
         ]
 
+    def close(self) -> None:
+        """Closes the judge, if one was asked."""
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
+
     def _by_rules(self, item: dict[str, Any], aspect: str) -> _Decided:
         settings = self._settings
         found = settings.benchmark.grade(item["item"], aspect, item["prediction"], settings.protocol)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call
+from benchmarks.items import Item, Prediction, Shown
 from models.endpoint_settings import JudgeEndpoint
 from tasks.answering import answers_in_batches
 from tasks.evaluation.config import GradingConfig
@@ -31,6 +33,15 @@ def judge_name(judge: ModelRef | RewardRef | JudgeEndpoint | None) -> str | None
     return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"
 
 
+def asks_judge(made: Benchmark, item: Item, protocol: str) -> bool:
+    """Whether a protocol asks a judge about an item where rules cannot read what was said to it."""
+    requests = made.ask(item, Shown())
+    if not requests or requests[0].choices:
+        return False
+    said = Prediction(replies=tuple("?" for _ in requests))
+    return any(isinstance(made.grade(item, aspect, said, protocol), Call) for aspect in item.aspects)
+
+
 class GradingJudge(Protocol):
     """Replies to calls.
 
@@ -42,6 +53,10 @@ class GradingJudge(Protocol):
 
     def ask(self, calls: Sequence[Call], again: int, seed: int) -> list[Reply]:
         """One reply a call, in order; `again`: how often these were asked before. Raises StageFailure."""
+        ...
+
+    def close(self) -> None:
+        """Closes what it holds open; it is asked no more."""
         ...
 
 
@@ -73,6 +88,9 @@ class LocalGradingJudge:
             replies[number] = Reply(response.text)
         return [replies[number] for number in range(len(calls))]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 class EndpointGradingJudge:
     """A model behind an OpenAI-compatible endpoint; what was paid once is not asked again."""
@@ -89,6 +107,10 @@ class EndpointGradingJudge:
             return self._speaker.chat([_messages(call) for call in calls], again)
         except EndpointError as error:
             raise StageFailure(str(error)) from None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._speaker.close()
 
 
 def _messages(call: Call) -> list[Message]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.grades import Call
-from benchmarks.items import Item, Prediction, Shown
+from benchmarks.items import Item
 from storage.lake import Lake
 from tasks.candidates import choose
 from tasks.evaluation.config import ScoredBenchmark, place_digest
 from tasks.evaluation.items import NO_VIDEO, asked_rows, item_of, question_row
+from tasks.evaluation.judges import asks_judge
+from tasks.evaluation.spoken import BROKEN, NO_FILE, subtitle_faults, subtitle_file
 from tasks.fanout import Outcome
 from tasks.instructions import UnknownVideoError, VideoNames
 from tasks.stage import (
@@ -24,6 +26,8 @@ from tasks.stage import (
     StageResult,
     run_stage,
 )
+
+logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 2000
 
@@ -38,7 +42,8 @@ def questions(ctx: RunContext, config: ScoredBenchmark, videos: StageResult, lab
     Raises:
         FormatError: a file cannot be read, or is none of the benchmark's.
         QuarantineError: more faults and missing videos than ctx.max_quarantined allows.
-        StageError: a protocol needs a judge, and the configuration names none.
+        StageError: a protocol needs a judge, and the configuration names none; or no video has subtitles where they
+            are shown.
     """
     made = config.made
     stage = Stage(
@@ -49,8 +54,7 @@ def questions(ctx: RunContext, config: ScoredBenchmark, videos: StageResult, lab
             "settings": config.settings,
             "files": {name: place_digest(place, f"files of {label}") for name, place in config.places.items()},
             "video_prefix": config.video_prefix,
-            "subtitles": config.subtitles
-            and place_digest(Path(config.subtitles).expanduser(), f"subtitles of {label}"),
+            "subtitles": config.spoken and place_digest(config.spoken, f"subtitles of {label}"),
         },
         selection={"limit": config.limit},
         inputs=(videos.ref,),
@@ -65,6 +69,7 @@ def questions(ctx: RunContext, config: ScoredBenchmark, videos: StageResult, lab
     result = run_stage(ctx, stage, lambda: _items(config), BindItems, settings)
     rows = asked_rows(ctx.lake, result.ref)
     _check_videos(ctx, result, rows)
+    _check_subtitles(config.spoken, rows, label)
     _check_judge(config, made, rows, label)
     return result
 
@@ -133,17 +138,36 @@ def _check_videos(ctx: RunContext, result: StageResult, rows: list[dict[str, Any
         )
 
 
+def _check_subtitles(folder: Path | None, rows: list[dict[str, Any]], label: str) -> None:
+    """Says what is wrong with the subtitles. Raises StageError where no video that is asked about has any."""
+    videos = tuple(dict.fromkeys(row["named"] for row in rows if not row["reason"]))
+    if folder is None or not videos:
+        return
+    faults = subtitle_faults(folder, videos)
+    if faults.get(NO_FILE) == len(videos):
+        raise StageError(
+            f"Benchmark {label}: none of its {len(videos)} videos has subtitles in {folder}, where the first would be "
+            f"{subtitle_file(folder, videos[0]).name}: correct its subtitles (the files stand in that folder itself), "
+            "or leave them out."
+        )
+    if faults:
+        without, broken = faults.get(NO_FILE, 0), faults.get(BROKEN, 0)
+        logger.warning(
+            "benchmark %s: %d of %d videos have no subtitles in %s; of the others, %d blocks are broken and not shown",
+            label,
+            without,
+            len(videos),
+            folder,
+            broken,
+        )
+
+
 def _check_judge(config: ScoredBenchmark, made: Benchmark, rows: list[dict[str, Any]], label: str) -> None:
     """Raises StageError where a protocol will ask a judge and there is none: before anything is answered."""
     if config.judge is not None or not rows:
         return
-    item = item_of(rows[0])
-    requests = made.ask(item, Shown())
-    if not requests or requests[0].choices:
-        return
-    said = Prediction(replies=tuple("?" for _ in requests))
     for protocol in config.scored_by:
-        if any(isinstance(made.grade(item, aspect, said, protocol), Call) for aspect in item.aspects):
+        if asks_judge(made, item_of(rows[0]), protocol):
             raise StageError(
                 f"Benchmark {label} ({config.benchmark}) asks a judge by its protocol {protocol!r}, and none is named: "
                 "set its judge to local (models.judge) or to one of grading.endpoints, or leave the protocol out."

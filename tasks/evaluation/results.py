@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
-from tasks.evaluation.judges import judge_name
+from tasks.evaluation.judges import asks_judge, judge_name
 from tasks.evaluation.measured import measured
 from tasks.evaluation.reward_ref import RewardRef
+from tasks.evaluation.spoken import subtitle_faults
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -43,6 +45,7 @@ class Evaluated:
         protocol: by which was graded.
         judge: who decided where rules did not.
         questions, predictions, grades: the stages.
+        n_frames: of its frame set; 0: not known.
     """
 
     label: str
@@ -54,6 +57,7 @@ class Evaluated:
     questions: StageRef
     predictions: StageRef
     grades: StageRef
+    n_frames: int = 0
 
 
 def results(
@@ -84,9 +88,10 @@ def results(
     bar = progress.start("results", len(evaluated))
     entries: list[Entry] = []
     written = set[tuple[str, str]]()
+    spoken = cache(subtitle_faults)  # All checkpoints and protocols of a benchmark have the same.
     try:
         for each in evaluated:
-            asked = _Asked.of(lake, each)
+            asked = _Asked.of(lake, each, spoken)
             entries += asked.entries(resamples, seed)
             if (each.label, each.checkpoint) not in written:
                 written.add((each.label, each.checkpoint))
@@ -107,16 +112,15 @@ class _Asked:
     predictions: dict[str, Prediction]
     graded: list[Graded]
     grades: list[Row]
-    unasked: list[str]
-    n_frames: int
+    faults: dict[str, int]
 
     @classmethod
-    def of(cls, lake: Lake, about: Evaluated) -> _Asked:
+    def of(cls, lake: Lake, about: Evaluated, spoken: Callable[[Path, tuple[str, ...]], dict[str, int]]) -> _Asked:
         table = lake.table(about.questions.table)
         rows = table.read(about.questions.key).to_pylist()
         items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
         predictions = predictions_by_question(lake, about.predictions)
-        columns = ["status", "reason", "n_frames"]
+        columns = ["status", "reason"]
         said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
         graded, grades = list[Graded](), list[Row]()
         by_aspect = {
@@ -132,8 +136,10 @@ class _Asked:
         # An item without a video is among the questions and among what was not answered: it counts once.
         unasked = [row["reason"] for row in rows if row["status"] != "ok"]
         unasked += [row["reason"] for row in said if row["status"] != "ok"]
-        n_frames = max((row["n_frames"] or 0 for row in said), default=0)
-        return cls(about, items, predictions, graded, grades, unasked, n_frames)
+        faults: dict[str, int] = Counter(reason.partition(": ")[0] for reason in unasked)
+        if (folder := about.scored.spoken) is not None:
+            faults |= spoken(folder, tuple(dict.fromkeys(row["named"] for row in items if not row["reason"])))
+        return cls(about, items, predictions, graded, grades, faults)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -159,7 +165,6 @@ class _Asked:
         """What all numbers share."""
         about, scored = self.about, self.about.scored
         texts = json.dumps(dict(scored.made.texts), sort_keys=True)
-        judged = any(row["judge"] is not None for row in self.grades)
         return Entry(
             benchmark=about.label,
             registry=scored.benchmark,
@@ -167,10 +172,10 @@ class _Asked:
             checkpoint=about.checkpoint,
             model=judge_name(about.model) or "",
             protocol=about.protocol,
-            judge=(judge_name(about.judge) or "") if judged else "",
+            judge=(judge_name(about.judge) or "") if self._may_ask() else "",
             prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],
             frames=scored.frame_set,
-            n_frames=self.n_frames,
+            n_frames=about.n_frames,
             decoding=asdict(scored.sampling),
             settings=_settings(scored),
             limit=scored.limit,
@@ -185,12 +190,21 @@ class _Asked:
             scale=1.0,
             digits=None,
             statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
-            faults=dict(sorted(Counter(reason.partition(": ")[0] for reason in self.unasked).items())),
+            faults=dict(sorted(self.faults.items())),
             stages={
                 "questions": about.questions.key,
                 "predictions": about.predictions.key,
                 "grades": about.grades.key,
             },
+        )
+
+    def _may_ask(self) -> bool:
+        """Whether a judge may be asked, though none need have been: numbers of one condition stay side by side."""
+        about = self.about
+        if about.judge is None:
+            return False
+        return any(row["judge"] is not None for row in self.grades) or any(
+            asks_judge(about.scored.made, item_of(row), about.protocol) for row in self.questions
         )
 
     def write(self, folder: Path) -> None:

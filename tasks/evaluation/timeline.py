@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.items import Shown
 from benchmarks.subtitles import Subtitles, read_srt
 from storage.errors import FormatError
+from tasks.evaluation.spoken import subtitle_file
 
 if TYPE_CHECKING:
     from storage.lake import Lake
@@ -57,7 +58,7 @@ class Timeline:
     def _spoken(self, named: str, seconds: tuple[float, ...]) -> tuple[str, ...] | None:
         if self._folder is None:
             return None
-        path = self._folder / f"{PurePosixPath(named).stem}.srt"
+        path = subtitle_file(self._folder, named)
         if path not in self._read:
             try:
                 self._read[path] = read_srt(path) if path.is_file() else Subtitles(())

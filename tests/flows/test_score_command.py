@@ -112,18 +112,44 @@ def test_a_judge_is_asked_for_and_decides(files: tuple[str, str], tmp_path: Path
 
     with FakeEndpoint(reply) as endpoint:
         settings = tmp_path / "judge.yaml"
-        settings.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\nreasks: 1\n")
+        settings.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\nreasks: 1\nprice_input: 1.0\n")
         options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
         said = score(files, *options)
         calls = len(endpoint.calls)
         again = json.loads(score(files, *options, "--json"))
         assert len(endpoint.calls) == calls, "what was paid for once is not asked again"
+        twin = replied(tmp_path / "twin.json", {each.id: each.answer for each in ITEMS[:8]})
+        compared = ("compare", "quiz", "--annotations", files[0], "--first", files[1], "--second", twin)
+        both = json.loads(run(*compared, *options, "--json"))
+        made = len(endpoint.calls) - calls
+        assert "judge: 0 calls, cost 0;" in run(*compared, *options)
+    assert (both["judge_calls"], both["judge_cost"]) == (made, pytest.approx(made * 100e-6))
+    assert made > 0
+    assert "judge: 10 calls, cost 0.001;" in said
+    assert (again["judge_calls"], again["judge_cost"]) == (0, 0)
+    assert "judge_calls" not in json.loads(score(files, "--json"))
     assert calls == 8 + 2, "two replies could not be used and were asked for once more"
     assert "judge judge-1@" in said
     assert again["judge"].startswith("judge-1@")
     assert again["statuses"] == {"ok": 6, "missing": 3, "no verdict": 1, "out of range": 1, "empty": 1}
     values = {each["metric"]: each["value"] for each in again["metrics"] if each["group"] == "overall"}
     assert values == {"accuracy": 0.5, "score": 4.0}
+
+
+def test_a_judge_leaves_no_connection_open(files: tuple[str, str], tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
+        "from flows.cli import app; import quiz; from benchmarks.registry import KNOWN\n"
+        "sys.modules['benchmarks.quiz'] = quiz; KNOWN['quiz'] = ('quiz', 'Quiz'); app()"
+    )
+    with FakeEndpoint(lambda _: Said(completion("4"))) as endpoint:
+        settings = tmp_path / "judge.yaml"
+        settings.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\n")
+        options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
+        command = ["score", "quiz", "--annotations", files[0], "--predictions", files[1], *options]
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert "judge: 8 calls" in done.stdout
+    assert "Unclosed" not in done.stderr
 
 
 def test_a_judge_is_found_in_a_file_or_a_preset(tmp_path: Path) -> None:

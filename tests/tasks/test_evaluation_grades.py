@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from small import base_model, rows_of, small_run
 from toy_benchmark import Looked, Toy, World, answered, looked_at, world
 
 from models.endpoint_settings import JudgeEndpoint
+from tasks.evaluation.conditions import conditions_of
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
-from tasks.evaluation.entries import read_scores
+from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
 from tasks.evaluation.price import judge_prices
 from tasks.evaluation.questions import questions
@@ -71,7 +72,7 @@ def about(
     scored: ScoredBenchmark, seen: Looked, said: StageResult, graded: StageResult, judge: Any = None
 ) -> Evaluated:
     stages = (seen.asked.ref, said.ref, graded.ref)
-    return Evaluated("mine", scored, "base", MODEL, "strict", judge, *stages)
+    return Evaluated("mine", scored, "base", MODEL, "strict", judge, *stages, n_frames=4)
 
 
 def test_rules_grade_every_question_those_without_an_answer_too(ctx: RunContext, made: World) -> None:
@@ -260,6 +261,30 @@ def test_scores_say_all_that_they_depend_on(ctx: RunContext, made: World, server
     assert json.loads(path.read_text())["entries"][0] == asdict(found.entries[0])
     written = json.loads((tmp_path / "out" / "predictions" / "mine" / "base" / "toy.json").read_text())
     assert [each["id"] for each in written] == [row["id"] for row in rows[:6]], "in the file's order"
+
+
+def test_a_checkpoint_that_needed_no_judge_stands_beside_one_that_did(
+    ctx: RunContext, made: World, server: FakeEndpoint, tmp_path: Path
+) -> None:
+    """The second was asked about no video that is there, so nobody judged it."""
+    ctx = replace(ctx, max_quarantined=1.0)
+    judge = endpoint(server)
+    entries: list[Entry] = []
+    for folder, video in (("one", {}), ("other", {"video": "nowhere"})):
+        rows = [{**row, **video} for row in made.questions()]
+        seen = looked_at(ctx, made.scored([*rows, {**made.questions()[0], "id": "x", **video}], **JUDGED), MODEL)
+        said = answered(ctx, seen, MODEL)
+        done = about(seen.scored, seen, said, grade(ctx, seen, said, judge), judge)
+        entries += read_scores(results(ctx.lake, "r", [done], tmp_path / folder, SilentProgress())).entries[:1]
+    assert [each.statuses for each in entries] == [{"ok": 7}, {"missing": 7}]
+    (condition,) = conditions_of(entries)
+    assert (condition.judge, condition.n_frames) == (f"judge-1@{judge.identity}", 4)
+    by_rules = made.scored(made.questions(), judge="fake")
+    seen = looked_at(ctx, by_rules, MODEL)
+    said = answered(ctx, seen, MODEL)
+    done = about(by_rules, seen, said, grade(ctx, seen, said, judge), judge)
+    (first, *_) = read_scores(results(ctx.lake, "r", [done], tmp_path / "ruled", SilentProgress())).entries
+    assert first.judge == "", "a protocol that asks no judge has none"
 
 
 def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path: Path) -> None:

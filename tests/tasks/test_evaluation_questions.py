@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from small import rows_of, small_run
+from small import base_model, rows_of, small_run
 from toy_benchmark import World, world
 
 from storage.errors import FormatError
 from tasks.evaluation.config import ScoredBenchmark
+from tasks.evaluation.entries import read_scores
 from tasks.evaluation.items import asked_rows, item_of
 from tasks.evaluation.questions import questions
+from tasks.evaluation.results import Evaluated, results
 from tasks.evaluation.sections import check_places
 from tasks.fanout import WorkerPool
+from tasks.progress import SilentProgress
 from tasks.stage import QuarantineError, RunContext, StageError, StageResult
 from tasks.videos import VideosConfig, videos
 
@@ -94,6 +97,25 @@ def test_what_the_file_says_and_the_settings_name_the_stage(ctx: RunContext, mad
     (tmp_path / "srt").mkdir()
     (tmp_path / "srt" / "v_0.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     assert ask(ctx, made.scored(rows, subtitles=str(tmp_path / "srt"))).key != plain
+
+
+def test_subtitles_that_are_not_there_are_told_or_refused(
+    ctx: RunContext, made: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = "1\n00:00:00,000 --> 00:00:01,000\nhello\n"
+    nested = tmp_path / "srt" / "en"
+    nested.mkdir(parents=True)
+    (nested / "v_0.srt").write_text(f"{line}\n2\nno times\n\n3\nnone\n")
+    with pytest.raises(StageError, match=r"none of its 2 videos has subtitles in \S+/srt, where the first .* v_0\.srt"):
+        ask(ctx, made.scored(made.questions(), subtitles=str(tmp_path / "srt")))
+    scored = made.scored(made.questions(), subtitles=str(nested))
+    asked = ask(ctx, scored)
+    assert "1 of 2 videos have no subtitles" in caplog.text
+    assert "of the others, 2 blocks are broken" in caplog.text
+    unasked = StageResult.model_validate({**asked.model_dump(), "table": "predictions", "key": "0" * 16})
+    about = Evaluated("mine", scored, "base", base_model(), "strict", None, asked.ref, unasked.ref, unasked.ref)
+    (first, *_) = read_scores(results(ctx.lake, "r", [about], tmp_path / "out", SilentProgress())).entries
+    assert first.faults == {"broken subtitles": 2, "no subtitles": 1}
 
 
 def test_a_protocol_that_needs_a_judge_says_so_before_anything_is_answered(ctx: RunContext, made: World) -> None:
