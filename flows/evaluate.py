@@ -11,7 +11,7 @@ from flows.evaluation import How, Model, scoring, write_results
 from flows.evaluation_parameters import EvaluatedModels, Evaluation
 from flows.hooks import log_cancelled, log_failed
 from flows.parameters import RunConfig
-from flows.presets import load_evaluation
+from flows.presets import command, load_evaluation
 from flows.steps import Steps, opened
 from tasks.evaluation.config import AnswersConfig, GradingConfig
 from tasks.evaluation.entries import read_scores
@@ -63,7 +63,7 @@ def evaluate(
         how = How(benchmarks, frames, visual_tokens, answers, grading, judge)
         evaluated = scoring(step, how, scored)
         step.results()
-        page = write_results(step, evaluated, run.results)
+        page = write_results(step, evaluated, run.results, command(parameters))
         show_scores(run.name, read_scores(page).entries)
         logger.info("scores: %s", page)
     return {"scores": str(page), "lake": run.lake_root}

@@ -192,9 +192,12 @@ def _base(model: Model) -> ModelRef | None:
 
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
-def write_results(step: Steps, evaluated: list[Any], folder: Path) -> Path:
-    """Writes scores, prediction files and the page. Prefect puts results in the place of the futures in `evaluated`."""
+def write_results(step: Steps, evaluated: list[Any], folder: Path, command: str) -> Path:
+    """Writes scores, prediction files and the page, which says the command that makes the run again.
+
+    Prefect puts results in the place of the futures in `evaluated`.
+    """
     done = [each.done(step) for each in evaluated]
     scores = results(step.ctx.lake, step.ctx.run, done, folder, step.ctx.progress)
-    evaluation_page(step.ctx.lake, read_scores(scores), folder)
+    evaluation_page(step.ctx.lake, read_scores(scores), folder, command=command)
     return scores

@@ -58,19 +58,26 @@ def _load(path: Path, overrides: Sequence[str], kind: type[Values]) -> Values:
         raise PresetError(f"Preset {path}:\n" + "\n".join(complaints(error, kind))) from error
 
 
-def command(parameters: Parameters) -> str:
+def command(parameters: Parameters | Evaluation) -> str:
     """The command line that runs with these parameters: the preset that is nearest to them, and what differs.
 
     Places are relative to this folder, to `~` or to `${project}`, which presets and overrides understand.
     """
     portable = without_places(Path.cwd())
 
-    def values(of: Parameters) -> Any:
+    def values(of: Parameters | Evaluation) -> Any:
         return map_texts(of.model_dump(mode="json"), portable)
 
-    differences = {name: list(_differences(values(load(name)), values(parameters))) for name in names()}
+    evaluates = isinstance(parameters, Evaluation)
+    known: dict[str, Parameters | Evaluation] = (
+        {name: load_evaluation(name) for name in names(EVALUATIONS)}
+        if evaluates
+        else {name: load(name) for name in names()}
+    )
+    differences = {name: list(_differences(values(each), values(parameters))) for name, each in known.items()}
     nearest = min(differences, key=lambda name: len(differences[name]))
-    return shlex.join(["rlaif", "run", "--preset", nearest, *differences[nearest]])
+    verb = "evaluate" if evaluates else "run"
+    return shlex.join(["rlaif", verb, "--preset", nearest, *differences[nearest]])
 
 
 def _differences(here: dict[str, Any], there: dict[str, Any], place: str = "") -> Iterator[str]:

@@ -106,7 +106,8 @@ def rlaif(
         evaluated = evaluation(step, parameters, tuned) if evaluate else []
         done = step.results()
         if evaluated:
-            show_scores(run.name, read_scores(write_results(step, evaluated, run.results)).entries)
+            written = write_results(step, evaluated, run.results, command(parameters))
+            show_scores(run.name, read_scores(written).entries)
         page = write_report(step, parameters, graph, done)
         scores = {label: scored.result().key for label, scored in graph.scores.items()}
     return {"report": str(page), "lake": run.lake_root, "scores": scores}

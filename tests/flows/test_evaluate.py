@@ -132,6 +132,7 @@ def test_checkpoints_share_frames_and_features_and_a_second_run_asks_nobody(
     assert len(server.calls) == sum(different.values()), "protocols and checkpoints ask the same, which is paid once"
     page = (tmp_path / "evaluation.html").read_text()
     assert f"judge {judged.judge}" in page
+    assert "rlaif evaluate --preset miniature" in page
     assert (tmp_path / "predictions" / "judged" / "labeler" / "toy.json").is_file()
     with get_client(sync_client=True) as client:
         shown = [each for each in client.read_artifacts() if each.key == "evaluation-evaluation"]

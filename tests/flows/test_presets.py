@@ -1,5 +1,6 @@
 """Presets: loading, `${project}`, overrides, and what is said about a mistake."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.presets import FOLDER, PROJECT, PresetError, command, load, names
+from flows.presets import FOLDER, PROJECT, PresetError, command, load, load_evaluation, names
 
 
 @pytest.mark.parametrize("name", names())
@@ -65,6 +66,16 @@ def test_narratives_for_questions_are_written_for_all_that_is_judged() -> None:
         load("miniature", asked)
     assert load("miniature", [*asked, "agreement.conditions=[]"]).captions.splits == ("rl",)
     assert load("miniature", asked[:1]).captions.splits == ("rl", "benchmark")
+
+
+def test_the_command_reproduces_an_evaluation() -> None:
+    one = {"benchmark": "nextqa", "files": {"": "val.csv"}, "videos": "videos", "limit": 20}
+    for overrides in (["run.name=night", "benchmarks.scenes.limit=5"], [f"benchmarks={json.dumps({'mine': one})}"]):
+        given = load_evaluation("miniature", [*overrides, "prepare=null"])
+        rlaif, evaluate, option, preset, *said = shlex.split(command(given))
+        assert (rlaif, evaluate, option, preset) == ("rlaif", "evaluate", "--preset", "miniature")
+        assert load_evaluation(preset, said) == given
+    assert said == ["benchmarks=" + said[0].partition("=")[2], "prepare=null"], "and nothing that is the preset's"
 
 
 def test_the_command_reproduces_the_parameters() -> None:
