@@ -37,6 +37,8 @@ _DENIED = re.compile(
     r"(?:\s+(?:be|is|option|choice|answer|the))*[\s(\[\"'“*_]*\Z",
     re.IGNORECASE,
 )
+_AFFIRMING = ("correct", "right", "best", "answer", "most")
+_TRAILING = " \n)]}\"'”’*_`$.!"  # what may stand behind a letter at the end
 _STATING = re.compile(r"\A\W*(?:the\s+)?(?:\w+\s+)?(?:answer|option|choice)(?:\s+is\b|\s*:)", re.IGNORECASE)
 
 
@@ -101,16 +103,33 @@ def letter_of(reply: str, options: Sequence[str]) -> str | None:
         reply: what the model said.
         options: their texts in order, without letters.
     """
+    return _read(reply, tuple(options))
+
+
+# A reply is read where its file is, and by each protocol that reads it so.
+@lru_cache(maxsize=1 << 17)
+def _read(reply: str, options: tuple[str, ...]) -> str | None:
     lone = _LONE.fullmatch(reply)
     if lone:
         return lone[1].upper()
     text = _said(reply)
     last = LETTERS[min(max(len(options), 8), 26) - 1]
     for name, form in _forms(last).items():
+        if not _possible(name, text, last) or not form.search(text):  # Most replies have few of the forms.
+            continue
         letters = set(_letters(form, text))
         if letters:
             return _agreed(letters, _markers(last), text, options, listed=name in ("leading", "marked"))
     return _by_text(text, options)
+
+
+def _possible(name: str, text: str, last: str) -> bool:
+    """Whether a text can have a form at all: sooner said than the form is searched for."""
+    if name == "final":
+        return "nal" in text.lower()  # Not "final": a dotted I is another letter in small, but the same to the form.
+    if name == "affirmed":
+        return any(word in text for word in _AFFIRMING)
+    return name != "last" or "A" <= text.rstrip(_TRAILING)[-1:] <= last
 
 
 def _said(reply: str) -> str:
