@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_named(ctx: RunContext, made: World) -> No
         ({"benchmark": "unheard"}, "There is no benchmark 'unheard'"),
         ({"protocols": ["lenient"]}, "toy has no protocol 'lenient'; it knows official, strict"),
         ({"files": {"answers": "a.json"}}, "toy has no file 'answers'; it reads '': a JSON list"),
-        ({"settings": {"colour": 1}}, "unexpected keyword argument 'colour'"),
+        ({"settings": {"colour": 1}}, "has no setting 'colour'"),
         ({"benchmark": "videomme", "settings": {"subtitles": True}}, "their folder .subtitles. and settings.subtitles"),
         ({"benchmark": "videomme", "subtitles": "srt"}, "their folder .subtitles. and settings.subtitles"),
     ],
