@@ -28,7 +28,7 @@ def test_the_stack_comes_up_with_its_deployments_and_goes_down() -> None:
         address = up(port)
         assert address == f"http://127.0.0.1:{port}"
         deployments = _get_json(f"{address}/api/deployments/filter", {})
-        assert {each["name"] for each in deployments} == {"full", "oracle", "self-dpo", "nightly"}
+        assert {each["name"] for each in deployments} == {"full", "oracle", "self-dpo", "benchmarks", "nightly"}
         (schedule,) = next(each["schedules"] for each in deployments if each["name"] == "nightly")
         assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 * * *", True)
         full = next(each for each in deployments if each["name"] == "full")

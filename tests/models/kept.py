@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ def kept_bytes(forward: Callable[[], Any]) -> int:
     Measured where torch takes and gives back memory, so it counts what checkpoints keep too; hooks on saved tensors do
     not see that.
     """
+    gc.collect()  # What other tests left would be given back meanwhile, and counted.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = forward()
     taken = sum(event.self_cpu_memory_usage for event in profiler.events() or ())
