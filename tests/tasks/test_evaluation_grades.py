@@ -307,7 +307,10 @@ def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path
 
 def test_scores_say_the_settings_that_are_not_the_benchmarks_own(ctx: RunContext, made: World, tmp_path: Path) -> None:
     chosen = {"prompt": "{question}", "system": "Be short.", "judged_by": "rules"}
-    scored = made.scored(made.questions(), settings=chosen, limit=3, subtitles=str(tmp_path), name="chosen.json")
+    spoken = tmp_path / "spoken"
+    spoken.mkdir()
+    (spoken / "v_0.srt").write_text("1\n00:00:00,000 --> 00:00:09,000\nHello.\n")
+    scored = made.scored(made.questions(), settings=chosen, limit=3, subtitles=str(spoken), name="chosen.json")
     seen = looked_at(ctx, scored, MODEL)
     said = answered(ctx, seen, MODEL)
     official = grade(ctx, seen, said, protocol="official")
