@@ -1,9 +1,8 @@
-"""What happens when a run fails or is cancelled: the lake hears of it, and Ray goes down with it.
+"""What happens when a run fails or is cancelled: the lake hears of it.
 
 Prefect calls hooks by keyword in some places, so their parameters are exactly (flow, flow_run, state).
 """
 
-import sys
 from typing import Any
 
 from prefect import Flow, State
@@ -27,7 +26,6 @@ def log_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
 def _log(name: str, flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     import json
 
-    _stop_ray()
     run = _run_config(flow, flow_run)
     detail = json.dumps({"flow_run": str(flow_run.id), "state": state.name, "message": state.message})
     with s3_environment(run.s3_block):
@@ -40,9 +38,3 @@ def _run_config(flow: Flow[..., Any], flow_run: FlowRun) -> RunConfig:
 
     given = (flow_run.parameters or {}).get("run", inspect.signature(flow.fn).parameters["run"].default)
     return RunConfig.model_validate(given if isinstance(given, dict) else given.model_dump())
-
-
-def _stop_ray() -> None:
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import ray
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -19,6 +21,7 @@ from flows.presets import load
 from flows.steps import opened
 from flows.views import runs, stages
 from storage.lake import Lake
+from tasks.cluster import RayKeeper
 from tasks.frames import FramesConfig
 from tasks.stage import RunContext, StageError, StageResult
 from tasks.videos import VideosConfig, videos
@@ -100,10 +103,20 @@ def test_a_run_leaves_its_stages_events_and_artifacts(films: str, tmp_path: Path
     assert runs(lake)[0]["cached"] == 1
 
 
+@pytest.fixture
+def ray_of_another() -> Iterator[None]:
+    """A Ray that was there before the run, as of a notebook or of another run in the same process."""
+    keeper = RayKeeper(1, 0)
+    yield
+    keeper.release()
+
+
+@pytest.mark.usefixtures("ray_of_another")
 def test_a_failure_is_raised_as_it_was_and_logged(films: str, tmp_path: Path) -> None:
     run = config(tmp_path)
     with pytest.raises(StageError, match="the lamp is out"):
         small(run, films, fail=True)
+    assert ray.is_initialized(), "the run did not start it"
     (row,) = runs(Lake(run.lake_root))
     assert row["state"] == "failed"
     assert "the lamp is out" in json.loads(row["failure"])["message"]
