@@ -32,9 +32,30 @@ _ON = (
 _ALTERNATIVE = re.compile(
     rf"{_CLOSE}(?:,|/|&|\+|\bor\b|\band\b|\band/or\b|\.?\s+or\b){_OPEN}(?:option\s+|choice\s+)?([A-Z])(?![\w'’])"
 )
-_DENIED = re.compile(
-    r"(?:\bnot|n't|n’t|\bthan|\binstead of|\bexcept|\bneither|\bnor|\bwithout|\beliminates?|\brules? out|\bexcludes?)"
-    r"(?:\s+(?:be|is|option|choice|answer|the))*[\s(\[\"'“*_]*\Z",
+# In front of a letter that is no answer: the word that denies it, or in the same clause that nobody would say so.
+_NOT = (
+    r"(?:\bnot|n['’]t|\bthan|\binstead of|\bexcept|\bneither|\bnor|\bwithout|\beliminates?|\brules? out|\bexcludes?)"
+    r"(?:\s+(?:be|is|option|choice|answer|the))*"
+)
+_UNSAID = (
+    r"(?:(?:\b(?:do|does|did|could|would)\s*(?:not|n['’]t)|\bcan(?:not|['’]t)|\bwon['’]t)\s+(?:\w+\s+)?"
+    r"(?:think|believe|say|see|know|tell)|\bdoubt|\b(?:not\s|un)(?:sure|certain|clear|likely)|\bnobody|\bhardly)"
+    r"\b[^.,;:!?\n]{0,60}"
+)
+_DENIED = re.compile(rf"(?:{_NOT}|{_UNSAID})[\s(\[\"'“*_]*\Z", re.IGNORECASE)
+# Behind one: it is called wrong, or was only asked.
+_WRONG = (
+    r"(?:(?:is|was|are|seems|looks|(?:would|must|can|could) be)(?:\s+(?:also|clearly|definitely|probably))?"
+    r"(?:\s+not\b|n['’]t\b|\s+(?:(?:a|an|the)\s+)?"
+    r"(?:wrong|incorrect|false|unlikely|impossible|least|worst|excluded|eliminated|out)\b)"
+    r"|cannot\b|can['’]t\b|(?:does|do)\s*(?:not|n['’]t)\b)"
+)
+_REFUSED = re.compile(rf"{_CLOSE}(?:\?|[.:,]?\s*{_WRONG})", re.IGNORECASE)
+# A later letter that takes the place of an earlier one.
+_CORRECTED = re.compile(
+    r"\b(?:actually|no|wait|correction|sorry|rather|i mean|on second thoughts?)\b[\s,:.!–—-]*+"
+    r"(?:(?:it|that|the answer)(?:['’]s|\s+is)\s+|i\s+(?:choose|pick|say)\s+)?"
+    rf"{_OPEN}(?-i:([A-Z]))(?=[\s)\]}}\"'”’*_`$]*+(?:[.!,;]|\Z))",
     re.IGNORECASE,
 )
 _AFFIRMING = ("correct", "right", "best", "answer", "most")
@@ -97,7 +118,8 @@ def letter_of(reply: str, options: Sequence[str]) -> str | None:
     The surest form that the reply has decides: a last tag or box, a final answer, a stated one ("the answer is B"), a
     line of nothing but the letter, a letter that leads ("(B) because ..."), one in brackets, one at the end, and at
     last a reply that is, word for word, one option's text. Two letters in the same form are no answer, nor are
-    alternatives ("A or B"), nor a list of the options, nor a letter in front of another option's text.
+    alternatives ("A or B"), nor a list of the options, nor a letter in front of another option's text, nor one that is
+    denied, only asked, or taken back.
 
     Args:
         reply: what the model said.
@@ -117,7 +139,7 @@ def _read(reply: str, options: tuple[str, ...]) -> str | None:
     for name, form in _forms(last).items():
         if not _possible(name, text, last) or not form.search(text):  # Most replies have few of the forms.
             continue
-        letters = set(_letters(form, text))
+        letters = set(_letters(form, text, options))
         if letters:
             return _agreed(letters, _markers(last), text, options, listed=name in ("leading", "marked"))
     return _by_text(text, options)
@@ -144,16 +166,28 @@ def _said(reply: str) -> str:
     return text
 
 
-def _letters(form: re.Pattern[str], text: str) -> Iterator[str]:
+def _letters(form: re.Pattern[str], text: str, options: Sequence[str]) -> Iterator[str]:
     """Every letter that `text` gives in this form, but those it denies; "" for each alternative to one."""
     for found in form.finditer(text):
-        letter, place = found[found.lastindex or 0], found.start(found.lastindex or 0)
-        if _DENIED.search(text, max(0, place - 40), place):
+        letter, place = found[found.lastindex or 0].upper(), found.start(found.lastindex or 0)
+        if _DENIED.search(text, max(0, place - 100), place) or _refused(text, place + 1, letter, options):
             continue
-        yield letter.upper()
-        other = _ALTERNATIVE.match(text, place + 1)
-        if other and other[1] != letter.upper():
+        yield letter
+        other = _ALTERNATIVE.match(text, place + 1) or _CORRECTED.search(text, place + 1)
+        if other and other[1] != letter:
             yield ""
+
+
+def _refused(text: str, end: int, letter: str, options: Sequence[str]) -> bool:
+    """Whether the letter that ends there is spoken against, with its option's text behind it or without."""
+    if _REFUSED.match(text, end):
+        return True
+    number = LETTERS.index(letter)
+    words = re.findall(r"\w+", options[number]) if number < len(options) else []
+    if not words:
+        return False
+    own = re.compile(r"\W+" + r"\W+".join(map(re.escape, words)) + r"\b", re.IGNORECASE).match(text, end)
+    return own is not None and _REFUSED.match(text, own.end()) is not None
 
 
 def _agreed(

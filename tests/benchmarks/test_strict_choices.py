@@ -63,6 +63,15 @@ READ = {
     "The answer is baseball batting.": "B",
     "E": "E",  # None of four options, but it is what was said.
     "The answer is E": "E",
+    "B is right, and not A": "B",
+    "The one that is not shown is B.": "B",
+    "A. A garden. is wrong. The answer is B.": "B",
+    "I can't see a ball, so the answer is B": "B",
+    "B, no doubt.": "B",
+    "The answer is B. No other option fits.": "B",
+    "The answer is B. Actually, A is wrong.": "B",
+    "The answer is C? Yes. The answer is C.": "C",
+    "The answer is B? No, C.": "C",
 }
 UNREAD = [
     *("", " ", "1", "I", "none of these", "I am not sure", "Vitamin C", "B-roll footage", "<think>maybe A"),
@@ -79,6 +88,17 @@ UNREAD = [
     "A. Baseball batting.",  # The letter of one option, the text of another.
     "The answer is A. Baseball batting",
     "Sorry, I can't help with images of people yet.",
+    *(
+        "B is wrong",
+        "(B) is incorrect",
+        "B is the least likely",
+        "B isn't it",
+        "B can't be right",
+        "Option B is not it.",
+    ),
+    *("I don't think it is B", "I can't say that the answer is B", "I doubt it is C", "It is unlikely that it is B."),
+    *("Is it B? I do not know.", "The answer is B. Actually C.", "B. Wait, (C)."),
+    *("Option A is wrong; B", "A. A garden is wrong", "A. A garden. is not what we see"),
 ]
 
 
