@@ -47,12 +47,12 @@ def rendered(place: Place) -> int:
     return len(list(place.data.with_name(".data.partial").glob("videos/*.mp4")))
 
 
-# By the stage that is to be killed: what there is more of as soon as it is under way.
+# By the stage that is to be killed: what there is more of as soon as it is under way. One of each kind: files, rows by
+# workers, trainings, what a training asks for in its midst.
 Seen = Callable[[Place, Lake], int]
 UNDER_WAY: dict[str, Seen] = {
     "prepare": lambda place, _: rendered(place),
     "frames": lambda _, lake: rows(lake, "frames"),
-    "visual_tokens": lambda _, lake: rows(lake, "visual_tokens"),
     "captions": lambda _, lake: rows(lake, "captions"),
     "sft": lambda _, lake: rows(lake, "checkpoints", role="sft", final=False),
     "candidates": lambda _, lake: rows(lake, "candidates"),
@@ -63,7 +63,6 @@ UNDER_WAY: dict[str, Seen] = {
     "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
     "policy by ranks": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ranks", final=False),
     "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
-    "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
 TRAININGS = {"sft", "reward_model", "first segment", "policy", "policy by ranks"}
 

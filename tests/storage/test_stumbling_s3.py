@@ -89,12 +89,15 @@ def test_of_racing_writers_one_wins_whatever_is_lost(s3_root: str, through: Prox
 
 
 @pytest.mark.parametrize("through", [HARSH], indirect=True)
-def test_gc_stumbles_on(s3_root: str, through: Proxy) -> None:
-    lake = Lake(s3_root)
+def test_gc_stumbles_on(s3_root: str, s3_server: str, through: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    calm = Lake(s3_root)
     for shard in range(17):
-        lake.table("metrics").commit_shard(rows(shard), stage_key="k", shard=shard)
-    nobody = lake.blobs.put(b"nobody's")
-    before = lake.table("metrics").read()
+        calm.table("metrics").commit_shard(rows(shard), stage_key="k", shard=shard)
+    nobody = calm.blobs.put(b"nobody's")
+    before = calm.table("metrics").read()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", through.url)
+    lake = Lake(s3_root)
     while chores := plan(lake, min_age_s=-60.0):
         for chore in chores:
             do(lake, chore, min_age_s=-60.0)
