@@ -51,6 +51,8 @@ def material(step: Steps, p: Labelling) -> Material:
     """The first stages of the graph."""
     base, labeler = plain_models(p.models, step.ctx.progress)
     check_engines(p, base.name)
+    if not step.ctx.looks_only:  # To price four bits, nothing that makes them is needed.
+        check_four_bits(p.models)
     source = VideosConfig(folder=p.data.videos)
     sampled = step(frames, p.frames, step(videos, source), source)
     asked = step(instructions, instruction_files(p.data), sampled)
@@ -102,6 +104,15 @@ def check_engines(p: Labelling, model: str) -> None:
                 f"{at}.engine {engine!r} is not installed: pip install 'video-rlaif[{engine}]', or set it to "
                 "transformers."
             )
+
+
+def check_four_bits(models: ModelsConfig) -> None:
+    """Raises ValueError where weights are wanted in four bits and what rounds them is not installed."""
+    if models.quantization != "none" and find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"models.quantization {models.quantization!r} needs bitsandbytes, which is not installed: "
+            "pip install bitsandbytes, or set it to none."
+        )
 
 
 def instruction_files(data: DataConfig) -> InstructionsConfig:

@@ -1,9 +1,9 @@
-"""Which files of a model are on this machine: in its folder, or in the Hub's cache. Nothing is fetched."""
+"""Which files a model has, in its folder, in the Hub's cache or on the Hub, and why they cannot be used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from models.shape import PROCESSORS, SUPPORTED
 TIMEOUT_S = 5.0
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 AGAIN = "download it again"
+SMALL_FILES = ("*.json", "*.jinja")  # All that is looked into but weights.
 
 
 def model_folder(name: str) -> Path | None:
@@ -43,9 +44,12 @@ def model_type(name: str) -> str | None:
     return found
 
 
-def faults_of(folder: Path) -> Iterator[str]:
-    """Why a folder is no checkpoint that can be used, as far as small files and headers tell; nothing: it is whole."""
-    files = {path.name for path in folder.iterdir()}
+def faults_of(folder: Path, listed: frozenset[str] | None = None) -> Iterator[str]:
+    """Why a folder is no checkpoint that can be used, as far as small files and headers tell; nothing: it is whole.
+
+    `listed`: the files that belong to it, where some are still elsewhere.
+    """
+    files = {path.name for path in folder.iterdir()} if listed is None else listed
     yield from _faults_of_config(folder / "config.json")
     if not any(each.endswith(".safetensors") for each in files):
         pickled = any(each.endswith((".bin", ".pt", ".pth")) for each in files)
@@ -55,7 +59,7 @@ def faults_of(folder: Path) -> Iterator[str]:
             if pickled
             else "no weights (*.safetensors)"
         )
-    yield from _faults_of_weights(folder)
+    yield from _faults_of_weights(folder, files)
     yield from _faults_of_processor(folder)
     if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & files:
         yield "no tokenizer"
@@ -89,7 +93,24 @@ def faults_of_config(config: Any) -> Iterator[str]:
     yield f"models of type {model_type!r} are not supported; supported: {', '.join(sorted(SUPPORTED))}"
 
 
-def _faults_of_weights(folder: Path) -> Iterator[str]:
+def faults_of_hub(name: str, revision: str) -> Iterator[str]:
+    """The same of a model on the Hub: its list of files and its small files are fetched, its weights are not.
+
+    Where the Hub is not reached, what the cache has of the model is all that there is.
+    """
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+
+    listed = None
+    try:
+        listed = frozenset(HfApi().list_repo_files(name, revision=revision))
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(SMALL_FILES))
+    except (OSError, httpx.HTTPError):
+        folder = snapshot_download(name, revision=revision, local_files_only=True)
+    yield from faults_of(Path(folder), listed)
+
+
+def _faults_of_weights(folder: Path, files: Set[str]) -> Iterator[str]:
     """Of each file its header alone is read, which says how long the file must be; of an index its names."""
     from safetensors import SafetensorError, safe_open
 
@@ -105,7 +126,7 @@ def _faults_of_weights(folder: Path) -> Iterator[str]:
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
             yield f"{file.name} cannot be read: {AGAIN}"
             continue
-        if gone := sorted(part for part in parts if not (folder / str(part)).is_file()):
+        if gone := sorted(map(str, parts - files)):
             yield f"{len(gone)} of {len(parts)} files that {file.name} names are missing, such as {gone[0]}: {AGAIN}"
 
 

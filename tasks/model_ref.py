@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.model_files import faults_of
+from tasks.model_files import faults_of, faults_of_hub
 
 if TYPE_CHECKING:
     from models.parallel import Team
@@ -54,7 +54,7 @@ class ModelRef:
 
         Raises:
             ValueError: the name is neither a folder with a checkpoint nor a Hub model that this machine can reach, or
-                the folder's files cannot be used (tasks.model_files.faults_of).
+                its files cannot be used (tasks.model_files.faults_of).
         """
         return cls(name, model_content(name), **how)
 
@@ -112,7 +112,7 @@ def model_content(name: str) -> str:
     of a file. A Hub id counts by its commit.
 
     Raises:
-        ValueError: neither is there, or the folder is no checkpoint that can be used.
+        ValueError: neither is there, or it is no checkpoint that can be used.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -129,7 +129,10 @@ def model_content(name: str) -> str:
         raise ValueError(
             f"Model {name!r} is neither a local folder nor a Hub model that this machine can reach: {error}"
         ) from error
-    return f"{name}@{extract_commit_hash(config, None)}"
+    commit = extract_commit_hash(config, None)
+    if faults := "; ".join(faults_of_hub(name, str(commit))):
+        raise ValueError(f"Hub model {name}: {faults}. Name another, or make a folder of it that can be used.")
+    return f"{name}@{commit}"
 
 
 def _file_digest(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.material import check_engines, material
+from flows.material import check_engines, check_four_bits, material
 from flows.presets import load
 from flows.rlaif import figure
 from flows.steps import Trained
@@ -19,7 +19,7 @@ class Recorder:
     """In the place of Steps: keeps what each stage is handed, and gives its name as its result."""
 
     def __init__(self) -> None:
-        self.ctx = SimpleNamespace(progress=SilentProgress())
+        self.ctx = SimpleNamespace(progress=SilentProgress(), looks_only=False)
         self.handed: dict[str, tuple[Any, ...]] = {}
 
     def __call__(self, stage: Any, *inputs: Any, **named: Any) -> str:  # noqa: ARG002 - labels do not matter here
@@ -78,3 +78,13 @@ def test_an_engine_that_cannot_draw_for_the_model_is_refused_before_any_work(
         monkeypatch.setattr("flows.material.find_spec", lambda _: object())
         check_engines(parameters, parameters.models.policy)
     check_engines(load("miniature"), str(tmp_path))
+
+
+def test_four_bits_without_what_rounds_them_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = load("oracle_rlaif_7b").models
+    monkeypatch.setattr("flows.material.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"^models\.quantization 'nf4' needs bitsandbytes.*pip install bitsandbytes"):
+        check_four_bits(models)
+    check_four_bits(models.model_copy(update={"quantization": "none"}))
+    monkeypatch.setattr("flows.material.find_spec", lambda _: object())
+    check_four_bits(models)

@@ -11,6 +11,7 @@ import miniature
 from tasks.model_ref import ModelRef
 
 BASE = Path(miniature.__file__).parent / "weights" / "base"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def test_four_bits_make_another_model_with_the_same_eyes_and_saving_memory_does_not() -> None:
@@ -101,3 +102,60 @@ def test_a_folder_that_is_no_checkpoint_is_refused_by_its_files(
     with pytest.raises(ValueError, match=said) as caught:
         ModelRef.of(str(folder))
     assert str(folder) in str(caught.value)
+
+
+@pytest.fixture
+def on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model on the Hub, its small files in the cache; what lies in `elsewhere` is on the Hub alone."""
+    folder = tmp_path / "models--team--model" / "snapshots" / COMMIT
+    shutil.copytree(BASE, folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "model.safetensors").rename(elsewhere / "model.safetensors")
+
+    def listed(_: object, name: str, revision: str) -> list[str]:
+        assert (name, revision) == ("team/model", COMMIT)
+        return [path.name for place in (folder, elsewhere) for path in place.iterdir()]
+
+    monkeypatch.setattr("transformers.utils.cached_file", lambda *_: str(folder / "config.json"))
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", listed)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    return folder
+
+
+def test_a_hub_model_counts_by_its_commit_and_its_weights_stay_there(on_the_hub: Path) -> None:
+    assert ModelRef.of("team/model").content == f"team/model@{COMMIT}"
+    assert not (on_the_hub / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_of(model_type="own", auto_map={"AutoModel": "own.Own"}), r"auto_map.*trust_remote_code is off"),
+        (_of(model_type="bert"), "'bert' are not supported"),
+        (_lose("chat_template.jinja"), "no chat template"),
+        (_lose("processor_config.json"), "no processor"),
+        (_as("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'), "such as b.safetensors"),
+        (
+            lambda folder: _pickled(folder.parents[2] / "elsewhere"),
+            "pickles, which may run code",
+        ),
+    ],
+)
+def test_a_hub_model_that_cannot_be_used_is_refused_before_its_weights_are_fetched(
+    spoil: Callable[[Path], None], said: str, on_the_hub: Path
+) -> None:
+    spoil(on_the_hub)
+    with pytest.raises(ValueError, match=rf"Hub model team/model: .*{said}"):
+        ModelRef.of("team/model")
+
+
+def test_without_a_network_the_cache_must_have_all_of_it(on_the_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreached(*_: object, **__: object) -> list[str]:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", unreached)
+    with pytest.raises(ValueError, match=r"no weights \(\*\.safetensors\)"):
+        ModelRef.of("team/model")
+    shutil.copy(BASE / "model.safetensors", on_the_hub)
+    assert ModelRef.of("team/model").content == f"team/model@{COMMIT}"
