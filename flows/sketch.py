@@ -21,7 +21,7 @@ class Sketch:
     """
 
     def __init__(self) -> None:
-        self.ctx = SimpleNamespace(progress=SilentProgress())
+        self.ctx = SimpleNamespace(progress=SilentProgress(), looks_only=True)
         self.visits: list[tuple[Visit, dict[str, Any]]] = []
 
     def __call__(

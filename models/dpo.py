@@ -19,7 +19,7 @@ from models.pairs import Pair, in_passes, pair_loads
 from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt
 from models.settings import DpoSettings
-from models.training import Journal, Metrics, Trainer, linear_schedule, passes
+from models.training import Journal, Metrics, Trainer, passes, rate_factor
 from models.video_lm import VideoLM
 
 
@@ -76,7 +76,7 @@ def train_dpo(
     trainer = Trainer(learns, rates, settings.max_norm, meters={POLICY: lm.meter}, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
-        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
+        factor = rate_factor(trainer.step, settings.steps, settings)
         trainer.set_rates(factor)
         metrics = _update(trainer, lm, pairs, passes(len(pairs), settings.batch_size, seed, trainer.step), settings)
         trainer.step += 1

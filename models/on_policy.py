@@ -15,7 +15,7 @@ from models.monitors import Monitors, repetition
 from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt, Response
 from models.settings import PolicySettings
-from models.training import Journal, Metrics, Trainer, TrainingError, linear_schedule, passes, step_rng
+from models.training import Journal, Metrics, Trainer, TrainingError, passes, rate_factor, step_rng
 from models.video_lm import VideoLM
 
 POLICY = "policy"
@@ -269,7 +269,7 @@ def train_on_policy(
         algorithm.begin()
     monitors = Monitors(settings.monitors, trainer.numbers)
     while trainer.step < made.stop:
-        factor = linear_schedule(trainer.step, settings.iterations, warmup=settings.warmup, final=settings.final_rate)
+        factor = rate_factor(trainer.step, settings.iterations, settings)
         trainer.set_rates(factor)
         drawn = passes(len(prompts), settings.prompts, seed, trainer.step)
         asked = {i: prompts[i] for i in drawn}

@@ -13,7 +13,7 @@ from models.pairs import Pair, in_passes, pair_loads
 from models.parallel import ALONE, Team, share_out
 from models.reward_model import ADAPTER, RewardModel, RewardPrompt
 from models.settings import RewardSettings
-from models.training import Journal, Metrics, Trainer, linear_schedule, passes
+from models.training import Journal, Metrics, Trainer, passes, rate_factor
 from models.video_lm import VideoLM
 
 RewardPair = Pair[RewardPrompt]
@@ -52,7 +52,7 @@ def train_reward_model(
     trainer = Trainer({ADAPTER: weights}, rates, settings.max_norm, meters={ADAPTER: meter}, team=team)
     trainer.resume(journal)
     while trainer.step < settings.steps:
-        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
+        factor = rate_factor(trainer.step, settings.steps, settings)
         trainer.set_rates(factor)
         drawn = passes(len(pairs), settings.batch_size, seed, trainer.step)
         told = _update(trainer, reward, [pairs[i] for i in drawn], settings, drawn)

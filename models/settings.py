@@ -30,6 +30,12 @@ RankBound = Literal["none", "clamp", "symmetric"]
 
 
 EngineName = Literal["transformers", "vllm"]
+ScheduleName = Literal["linear", "cosine"]
+# What pydantic is told of the field `schedule`. That of before there was a choice is no part of a stage's key.
+SCHEDULE: dict[str, Any] = {
+    "description": "How the learning rate falls from its highest to its last.",
+    "exclude_if": lambda value: value == "linear",
+}
 # What pydantic is told of the field `engine`. That of before there was a choice is no part of a stage's key.
 ENGINE: dict[str, Any] = {
     "description": "What draws the answers. vllm: for a GPU, installed beside this project; its log-probabilities are "
@@ -104,6 +110,7 @@ class SftSettings:
     """Steps until the highest learning rate."""
     final_rate: Fraction = 0.1
     """Learning rate at the end, as a fraction of the highest."""
+    schedule: ScheduleName = field(default="linear", metadata=SCHEDULE)
     max_norm: Positive = 0.3
     """Gradients are clipped to this norm."""
     save_every: Count = 200
@@ -179,6 +186,7 @@ class RewardSettings:
     """Steps until the highest learning rate."""
     final_rate: Fraction = 1.0
     """Learning rate at the end, as a fraction of the highest."""
+    schedule: ScheduleName = field(default="linear", metadata=SCHEDULE)
     centering: NotNegative = 1e-3
     """Weight of the pull of the mean reward towards zero."""
     max_norm: Positive = 0.3
@@ -230,6 +238,7 @@ class DpoSettings:
     """Steps until the highest learning rate."""
     final_rate: Fraction = 0.0
     """Learning rate at the end, as a fraction of the highest."""
+    schedule: ScheduleName = field(default="linear", metadata=SCHEDULE)
     max_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     held_out: Annotated[float, Ge(0), Lt(1)] = 0.1
@@ -282,6 +291,7 @@ class PolicySettings:
     rate: Positive = field(default=3e-5, metadata=_told("Highest learning rate of the policy."))
     warmup: Annotated[int, Ge(0)] = field(default=5, metadata=_told("Iterations until the highest learning rate."))
     final_rate: Fraction = field(default=0.0, metadata=_told("Learning rate at the end, as a fraction of the highest."))
+    schedule: ScheduleName = field(default="linear", metadata=SCHEDULE)
     kl_coef: NotNegative = field(default=0.1, metadata=_told("Weight of the KL penalty against the reference."))
     kl_estimator: KlEstimator = field(default="k1_clamped", metadata=_told("Per-token estimate of the KL divergence."))
     clip: Positive = field(default=0.2, metadata=_told("How far the probability ratio may move."))

@@ -13,7 +13,7 @@ from models.parallel import ALONE, Team
 from models.reductions import Reduction
 from models.sequences import Prompt
 from models.settings import SftSettings
-from models.training import Journal, Metrics, Trainer, linear_schedule, passes
+from models.training import Journal, Metrics, Trainer, passes, rate_factor
 from models.video_lm import VideoLM
 
 ADAPTER = "policy"
@@ -51,7 +51,7 @@ def train_sft(
     )
     trainer.resume(journal)
     while trainer.step < settings.steps:
-        factor = linear_schedule(trainer.step, settings.steps, warmup=settings.warmup, final=settings.final_rate)
+        factor = rate_factor(trainer.step, settings.steps, settings)
         trainer.set_rates(factor)
         drawn = passes(len(examples), settings.batch_size, seed, trainer.step)
         told = _update(trainer, lm, [examples[i] for i in drawn], settings, drawn)

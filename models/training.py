@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from models.batches import Batch, Limits
 from models.parallel import ALONE, Team, share_out
 from models.room import MemoryMeter, Room
+from models.settings import ScheduleName
 
 Part = TypeVar("Part")
 Told = TypeVar("Told")
@@ -269,9 +270,31 @@ class Trainer:
             learner.restore(moments)
 
 
-def linear_schedule(step: int, steps: int, *, warmup: int, final: float) -> float:
-    """The learning-rate factor of a step: up over `warmup` steps, then straight down to `final` at the end."""
-    return min(1.0, (step + 1) / max(1, warmup)) * (final + (1 - final) * (1 - step / steps))
+class Rates(Protocol):
+    """The settings that say how a learning rate moves."""
+
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def final_rate(self) -> float: ...
+    @property
+    def schedule(self) -> ScheduleName: ...
+
+
+def rate_factor(step: int, steps: int, rates: Rates) -> float:
+    """What the highest learning rate is multiplied by in a step, counted from 0: up over `warmup` steps, then down.
+
+    linear: up while it already falls straight from 1 in the first step to `final_rate` behind the last. cosine: the
+    cosine schedule with warm-up of transformers (get_cosine_schedule_with_warmup) over one step more, without its
+    first: that and the one behind the last have the rate 0.
+    """
+    rising, final = min(1.0, (step + 1) / max(1, rates.warmup)), rates.final_rate
+    if rates.schedule == "linear":
+        return rising * (final + (1 - final) * (1 - step / steps))
+    if step < rates.warmup:
+        return rising
+    gone = (step + 1 - rates.warmup) / max(1, steps + 1 - rates.warmup)
+    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, gone))) / 2
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:

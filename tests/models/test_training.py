@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import files_of
+from pydantic import TypeAdapter
 from torch import Tensor, nn
+from transformers import get_cosine_schedule_with_warmup
 
+from models.settings import SftSettings
 from models.training import (
     NotFiniteError,
     Trainer,
-    linear_schedule,
     mean_metrics,
     passes,
+    rate_factor,
     step_rng,
 )
 
 STEPS = 6
+
+
+def rates(**given: Any) -> SftSettings:
+    return SftSettings(**given)
 
 
 def _trainer() -> Trainer:
@@ -39,7 +47,7 @@ def _loss(trainer: Trainer, group: str) -> Tensor:
 
 def _go(trainer: Trainer, until: int) -> None:
     while trainer.step < until:
-        trainer.set_rates(linear_schedule(trainer.step, STEPS, warmup=2, final=0.1))
+        trainer.set_rates(rate_factor(trainer.step, STEPS, rates(warmup=2, final_rate=0.1)))
         for group in trainer.groups:
             trainer.numbers[group] = trainer.update(_loss(trainer, group), group, [])
         trainer.step += 1
@@ -117,16 +125,38 @@ def test_passes_are_shuffled_anew_and_by_the_seed() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 50), st.floats(0, 1))
 def test_the_schedule_rises_then_falls_straight_to_its_end(steps: int, warmup: int, final: float) -> None:
-    factors = [linear_schedule(step, steps, warmup=warmup, final=final) for step in range(steps)]
+    factors = [rate_factor(step, steps, rates(warmup=warmup, final_rate=final)) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     falling = [final + (1 - final) * (1 - step / steps) for step in range(steps)]
     assert factors[max(0, warmup - 1) :] == pytest.approx(falling[max(0, warmup - 1) :])
     assert all(factor <= line for factor, line in zip(factors, falling, strict=True))
-    assert linear_schedule(steps, steps, warmup=1, final=final) == pytest.approx(final)
+    assert rate_factor(steps, steps, rates(warmup=1, final_rate=final)) == pytest.approx(final)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 50))
+def test_the_cosine_is_that_of_transformers_without_steps_of_rate_0(steps: int, warmup: int) -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    peer = get_cosine_schedule_with_warmup(optimiser, warmup, steps + 1)
+    cosine = rates(warmup=warmup, final_rate=0.0, schedule="cosine")
+    for step in range(steps):
+        optimiser.step()
+        peer.step()
+        assert rate_factor(step, steps, cosine) == pytest.approx(peer.get_last_lr()[0], abs=1e-12)
+        assert rate_factor(step, steps, cosine) > 0
+
+
+def test_the_cosine_falls_to_its_last_rate_and_a_linear_one_is_no_part_of_a_key() -> None:
+    cosine = rates(warmup=3, final_rate=0.1, schedule="cosine")
+    factors = [rate_factor(step, 40, cosine) for step in range(41)]
+    assert factors[2] == max(factors) == 1
+    assert factors[-1] == pytest.approx(0.1)
+    assert TypeAdapter(SftSettings).dump_python(cosine)["schedule"] == "cosine"
+    assert "schedule" not in TypeAdapter(SftSettings).dump_python(rates())
 
 
 def test_warm_up_reaches_the_whole_rate() -> None:
-    factors = [linear_schedule(step, 10**6, warmup=4, final=0.1) for step in range(5)]
+    factors = [rate_factor(step, 10**6, rates(warmup=4, final_rate=0.1)) for step in range(5)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=1e-4)
 
 
