@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from graders import graded, numbers
 
@@ -73,6 +75,8 @@ def test_lists_as_the_data_set_has_them_are_read_too(tmp_path: Path) -> None:
     found = TC.read({"captioning": saved(tmp_path / "c.json", rows)})
     assert [item.id for item in found.items] == ["captioning/9/speed/0"]
     assert [(fault.kind, fault.where) for fault in found.faults] == [("no answer", "c.json row 2")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    assert TC.read({"captioning": tmp_path / "c.parquet"}).items == found.items
 
 
 def test_bad_rows_are_faults(tmp_path: Path) -> None:
