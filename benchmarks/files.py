@@ -1,4 +1,4 @@
-"""Annotation and prediction files: JSON lists or trees, JSON lines or CSV, gzipped, zipped or plain."""
+"""Annotation and prediction files: JSON lists or trees, JSON lines, CSV or Parquet, gzipped, zipped or plain."""
 
 from __future__ import annotations
 
@@ -32,27 +32,51 @@ def one_file(name: str, files: Mapping[str, Path], *others: str) -> Path:
 
 
 def kind_of_file(path: Path) -> str:
-    """The ending of a file's name that says what it holds, lower case: of "a.csv.gz" it is ".csv"."""
+    """The ending of the name that says what a file holds, lower case: ".csv" of "a.csv.gz", and of "a.zip" with nothing
+    but "b.csv" in it.
+    """
     inner = path.with_suffix("") if path.suffix.lower() in {".gz", ".zip"} else path
+    if path.suffix.lower() == ".zip":
+        inner = next((name for name in [_only_name(path)] if name.suffix), inner)
     return inner.suffix.lower()
 
 
-def text_of_file(path: Path) -> str:
-    """The text of a file, unpacked where it is gzipped or a zip archive of one file.
+def _only_name(path: Path) -> Path:
+    """The name of the one file in a zip archive; none of an archive that is broken or holds others: reading says so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = _names(archive)
+    except (OSError, zipfile.BadZipFile):
+        return Path()
+    return Path(names[0]) if len(names) == 1 else Path()
+
+
+def bytes_of_file(path: Path) -> bytes:
+    """What a file holds, unpacked where it is gzipped or a zip archive of one file.
 
     Raises:
-        FormatError: it cannot be read, is damaged, holds several files, or is not UTF-8.
+        FormatError: it cannot be read, is damaged, or holds several files.
     """
     try:
         packed = path.read_bytes()
         if packed[:2] == b"\x1f\x8b":
-            packed = gzip.decompress(packed)
-        elif packed[:4] == b"PK\x03\x04":
-            packed = _one_file(path, packed)
-        return packed.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
+            return gzip.decompress(packed)
+        return _one_file(path, packed) if packed[:4] == b"PK\x03\x04" else packed
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         if isinstance(error, FormatError):
             raise
+        raise FormatError(f"{path}: cannot be read: {error}. Give a plain file, or one in .gz or .zip.") from error
+
+
+def text_of_file(path: Path) -> str:
+    """The text of a file, unpacked likewise.
+
+    Raises:
+        FormatError: as `bytes_of_file`; or it is not UTF-8.
+    """
+    try:
+        return bytes_of_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise FormatError(
             f"{path}: cannot be read: {error}. Give a text file (UTF-8), or one in .gz or .zip."
         ) from error
@@ -60,10 +84,15 @@ def text_of_file(path: Path) -> str:
 
 def _one_file(path: Path, packed: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        names = _names(archive)
         if len(names) != 1:
             raise FormatError(f"{path}: holds {len(names)} files ({', '.join(names[:5])}): unpack it and name one.")
         return archive.read(names[0])
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """The files of an archive, without folders and what macOS adds."""
+    return [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
 
 
 def json_of_file(path: Path) -> Any:
@@ -75,19 +104,20 @@ def json_of_file(path: Path) -> Any:
     return _json(path, text_of_file(path).strip())
 
 
-def json_pairs_of_file(path: Path) -> list[tuple[str, Any]]:
-    """The keys and values of a file of one JSON object, in order, repeated keys too.
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object: its keys and values in order, repeated keys too."""
+
+
+def json_pairs_of_file(path: Path) -> Pairs:
+    """A file of one JSON object; it and all objects in it are `Pairs`.
 
     Raises:
         FormatError: as `json_of_file`; or the file holds something else.
     """
-    value = json_of_file(path)
-    if not isinstance(value, dict):
+    value = _json(path, text_of_file(path).strip(), Pairs)
+    if not isinstance(value, Pairs):
         raise FormatError(f"{path}: holds a {type(value).__name__}, not one JSON object of values by name.")
-    pairs: list[tuple[str, Any]] = []
-    # The outermost object ends last: what the hook sees then are the file's own keys.
-    json.loads(text_of_file(path), object_pairs_hook=lambda found: pairs.__setitem__(slice(None), found) or dict(found))
-    return pairs
+    return value
 
 
 def json_files(path: Path) -> dict[str, Any]:
@@ -118,11 +148,12 @@ def _json_archive(path: Path) -> dict[str, Any]:
     return {name.stem: _json(path / name, text.strip()) for name, text in texts.items()}
 
 
-def _json(path: Path, text: str) -> Any:
+def _json(path: Path, text: str, objects: type[Pairs] | None = None) -> Any:
+    """The value of a text; its objects are dictionaries, or what `objects` makes of their pairs."""
     if not text:
         raise FormatError(f"{path}: is empty.")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=objects)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):

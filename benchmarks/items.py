@@ -106,6 +106,8 @@ class Prediction:
         preferred: where two options are compared, the probability that the first is the better one, once for each
             order in which they were shown.
         truth: the right answer as the prediction's own file gives it, for the scripts that score against that.
+        written: the reply as the prediction's own file has it, where its script scores another text than it would have
+            made of `replies`. Never in a lake, so it is no part of what tells predictions apart there (repr).
     """
 
     replies: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ class Prediction:
     n_tokens: tuple[int, ...] = ()
     preferred: tuple[float, ...] = ()
     truth: str | None = None
+    written: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

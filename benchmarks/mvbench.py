@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from benchmarks import choices
 from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.files import json_files, json_of_file, one_file, write_json
-from benchmarks.grades import Grade, Graded
+from benchmarks.grades import Grade, Graded, Status
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown, predicted
 from benchmarks.metrics import Metric
 from benchmarks.multiple_choice import accuracies, lettered, options_at, reply_of, strict_grade
@@ -102,8 +102,8 @@ class MvBench(ByRules):
         return (Request(text, system=SYSTEM, begin=BEGIN),)
 
     def grade(self, item: Item, aspect: str, prediction: Prediction | None, protocol: str) -> Grade:
-        """The grade by rules. "official": an empty reply is right for every question; an item without a prediction
-        leaves the denominator. "lmms_eval": an empty reply does.
+        """The grade by rules. "official": an empty reply is right for every question, and so is one of a file that
+        begins with a blank; an item without a prediction leaves the denominator. "lmms_eval": an empty reply does.
         """
         del aspect
         check_protocol(self, protocol)
@@ -114,7 +114,10 @@ class MvBench(ByRules):
             return Grade("missing", correct=False if protocol == "vlmevalkit" else None)
         if protocol == "lmms_eval" and not reply:
             return Grade("empty")
-        return Grade("ok" if reply.strip() else "empty", correct=_SCORERS[protocol](item, reply))
+        status: Status = "ok" if reply.strip() else "empty"
+        if protocol == "official":
+            return Grade(status, correct=choices.check_ans(_scored_text(prediction), truth(item)))
+        return Grade(status, correct=_SCORERS[protocol](item, reply))
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy of each task, and over all items (with all 4,000 of them also the mean of the tasks)."""
@@ -131,10 +134,7 @@ class MvBench(ByRules):
             count = counts.setdefault(item.groups["task"], [0, 0])
             count[0] += self.grade(item, "", prediction, "official").correct is True
             count[1] += 1
-        rows = [
-            {"pred": official_prediction(reply_of(prediction) or ""), "gt": truth(item), "id": item.id}
-            for item, prediction in known
-        ]
+        rows = [{"pred": _scored_text(prediction), "gt": truth(item), "id": item.id} for item, prediction in known]
         return write_json(folder / "mvbench.json", {"acc_dict": counts, "res_list": rows})
 
     def read_predictions(self, files: Sequence[Path], items: Sequence[Item]) -> Predictions:
@@ -185,8 +185,11 @@ def official_prediction(reply: str) -> str:
     return "(" + reply.strip().split("\n")[0]
 
 
-def _official(item: Item, reply: str) -> bool:
-    return choices.check_ans(official_prediction(reply), truth(item))
+def _scored_text(prediction: Prediction | None) -> str:
+    """What the notebook's check sees: of a file, its text as it stands; of a reply to us, what the notebook keeps."""
+    if prediction is not None and prediction.written is not None:
+        return prediction.written
+    return official_prediction(reply_of(prediction) or "")
 
 
 def _vlmevalkit(item: Item, reply: str) -> bool:
@@ -199,7 +202,6 @@ def _lmms_eval(item: Item, reply: str) -> bool:
 
 
 _SCORERS: dict[str, Callable[[Item, str], bool]] = {
-    "official": _official,
     "vlmevalkit": _vlmevalkit,
     "lmms_eval": _lmms_eval,
 }
@@ -296,4 +298,5 @@ def _prediction(row: Row, item: Item) -> Prediction:
         raise RowError("malformed", f"the prediction for {item.id!r} is no text but {row.get('pred')!r:.60}.")
     if "gt" in row and row["gt"] != truth(item):
         raise RowError("malformed", f"its gt {row['gt']!r:.60} is not that of {item.id!r}: another order of items?")
-    return Prediction((row["pred"].removeprefix("("),))
+    reply = row["pred"].removeprefix("(")
+    return Prediction((reply,), written=None if official_prediction(reply) == row["pred"] else row["pred"])

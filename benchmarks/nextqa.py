@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 
 from benchmarks.benchmark import ByRules, check_protocol
 from benchmarks.choices import LETTERS, parse_multi_choice_response
-from benchmarks.files import json_pairs_of_file, one_file, write_json
+from benchmarks.files import Pairs, json_pairs_of_file, kind_of_file, one_file, write_json
 from benchmarks.grades import Grade, Graded
 from benchmarks.items import Annotations, Item, Prediction, Predictions, Request, Shown
 from benchmarks.metrics import Metric
 from benchmarks.multiple_choice import accuracies, lettered, reply_of, strict_grade
-from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, csv_rows, occurrence
+from benchmarks.rows import ItemRows, PredictionRows, Row, RowError, cell, csv_rows, occurrence, rows_of_file
 from benchmarks.strict_choices import letter_of
 from storage.errors import FormatError
 
@@ -46,7 +46,7 @@ class NextQa(ByRules):
     name: ClassVar[str] = "nextqa"
     source: ClassVar[str] = "https://github.com/doc-doc/NExT-QA"
     protocols: ClassVar[tuple[str, ...]] = ("official", "lmms_eval", "strict")
-    files: ClassVar[Mapping[str, str]] = {"": "CSV: video, question, answer (0 to 4), qid, type, a0 to a4"}
+    files: ClassVar[Mapping[str, str]] = {"": "CSV or Parquet: video, question, answer (0 to 4), qid, type, a0 to a4"}
     max_new_tokens: ClassVar[int] = 16
     temperature: ClassVar[float] = 0.0
 
@@ -55,13 +55,13 @@ class NextQa(ByRules):
         return {"instruction": INSTRUCTION}
 
     def read(self, files: Mapping[str, Path]) -> Annotations:
-        """The questions of a CSV file.
+        """The questions of a CSV file, or of a Parquet file with its columns.
 
         Raises:
             FormatError: the file cannot be read at all, or lacks a column.
         """
         path = one_file(self.name, files)
-        rows = csv_rows(path)
+        rows = rows_of_file(path, "questions") if kind_of_file(path) == ".parquet" else csv_rows(path)
         first: Row = next((row for _, row in rows if isinstance(row, dict)), {})
         lacking = [column for column in _COLUMNS if first and column not in first]
         if lacking:
@@ -112,7 +112,8 @@ class NextQa(ByRules):
             pairs = json_pairs_of_file(path)
             given = Counter(id for id, _ in pairs)
             left = known - given.keys()
-            for id, row in pairs:
+            for id, value in pairs:
+                row = dict(value) if isinstance(value, Pairs) else value
                 where = f"{path.name} {id}"
                 if found.is_object(row, where):
                     for one in [found.of(id)] if given[id] > 1 else [id, *_sharing(id, left)]:
@@ -126,27 +127,27 @@ def _sharing(id: str, known: Collection[str]) -> Iterator[str]:
 
 
 def _item(row: Row) -> Item:
-    video, qid = row["video"].strip(), row["qid"].strip()
+    video, qid, question = cell(row, "video"), cell(row, "qid"), cell(row, "question")
     if not video:
         raise RowError("no video", "names no video.")
-    if not qid or not row["question"].strip():
+    if not qid or not question:
         raise RowError("malformed", f"has no {'question' if qid else 'qid'}.")
     # Blanks at the ends of options are not asked; the published scorers take them off too.
-    options = tuple(row[f"a{place}"].strip() for place in range(5))
+    options = tuple(cell(row, f"a{place}") for place in range(5))
     if not all(options):
         raise RowError("malformed", f"option a{options.index('')} of {video}_{qid} is empty.")
-    answer = row["answer"].strip()
+    answer = cell(row, "answer")
     if not answer:
         raise RowError("no answer", f"{video}_{qid} has no answer to score against.")
     if answer not in {"0", "1", "2", "3", "4"}:
         raise RowError("no answer", f"the answer {answer!r} of {video}_{qid} is none of 0 to 4.")
-    type = "TN" if row["type"].strip() == "TP" else row["type"].strip()
+    type = "TN" if cell(row, "type") == "TP" else cell(row, "type")
     if type not in TYPES:
         raise RowError("malformed", f"the type {type!r} of {video}_{qid} is none of {', '.join(TYPES)}, TP.")
     return Item(
         id=f"{video}_{qid}",
         video=video,
-        questions=(row["question"].strip(),),
+        questions=(question,),
         answer=options[int(answer)],
         options=options,
         groups={"type": type, "kind": type[0]},

@@ -11,14 +11,13 @@ Protocols:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.benchmark import ByRules, check_protocol
-from benchmarks.files import json_of_file, one_file, text_of_file, write_json
+from benchmarks.files import Pairs, json_of_file, json_pairs_of_file, one_file, write_json
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Annotations, Fault, Item, Prediction, Predictions, Request, Shown, replied
 from benchmarks.metrics import Metric, mean
@@ -211,17 +210,10 @@ def _table(graded: Sequence[Graded]) -> Iterator[tuple[str, list[Graded]]]:
     yield from ((group, ones) for group, ones in columns if ones)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with repeated names kept."""
-
-
 def _replies(path: Path, rows: PredictionRows) -> Iterator[tuple[str, str, Any]]:
     """Where it stands, item's id and reply of each prediction of a file, repeated ones too."""
-    if not isinstance(json_of_file(path), dict):
-        raise FormatError(f"{path}: is no JSON object {{video: {{qid: reply}}}}.")
-    tree = json.loads(text_of_file(path), object_pairs_hook=_Pairs)
-    for video, by_qid in tree:
-        if not isinstance(by_qid, _Pairs):
+    for video, by_qid in json_pairs_of_file(path):
+        if not isinstance(by_qid, Pairs):
             rows.fault("malformed", f"{path.name} {video}", "is no JSON object {qid: reply}.")
             continue
         for qid, reply in by_qid:

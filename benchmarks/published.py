@@ -14,6 +14,8 @@ from storage.errors import FormatError
 
 Kind = Literal["published", "re-run"]
 
+NOT_SAID = "not said"  # By the source of a number.
+SUBTITLES = ("with", "without", NOT_SAID)
 DEFAULT = Path(__file__).parent / "published.yaml"
 
 
@@ -28,12 +30,16 @@ class Published:
         model: whose answers (or preferences) were scored.
         value: of `metric` as we print it: shares in [0, 1], scores of a judge in their own points.
         kind: "published" by the authors of the model's method or of the benchmark, or "re-run" by others.
-        source: URL of what says so.
-        secondary: the source repeats somebody else's table, and that table could not be looked up.
+        source: URL of what says so; of a secondary source without one, what it is.
+        paper: URL of where a secondary source has the number from, which was not looked at.
+        secondary: the source repeats somebody else's number.
         judge: model that judged; "": the benchmark has none.
         snapshot: of the judge, "0613"; "": not said.
-        scorer: script or protocol, where there are several; "": the benchmark's own.
-        note: what else one must know: frames, split, doubts.
+        scorer: script or protocol: "official" is the benchmark's own.
+        split: whose questions they are; "": the benchmark has but one set of them.
+        subtitles: whether the models were given them, as in SUBTITLES; "": the benchmark has none.
+        frames: that the models were shown.
+        note: what else one must know.
     """
 
     benchmark: str
@@ -43,34 +49,32 @@ class Published:
     kind: Kind
     source: str
     group: str = "overall"
+    paper: str = ""
     secondary: bool = False
     judge: str = ""
     snapshot: str = ""
-    scorer: str = ""
+    scorer: str = NOT_SAID
+    split: str = ""
+    subtitles: str = ""
+    frames: str = NOT_SAID
     note: str = ""
 
-
-def comparable(one: Published, other: Published) -> bool:
-    """Whether two numbers may stand in one column: the same metric of the same items by the same scorer, and either no
-    judge or the same snapshot of one.
-
-    Two numbers whose judge's snapshot is not said are comparable only where one source gives both: the same answers
-    got 81, 72 and 75 % under three snapshots of one model. Without a judge too, a re-run and a published number may
-    differ in frames and prompts; `kind` tells them apart and stays in the table.
-    """
-    same = ("benchmark", "metric", "group", "judge", "snapshot", "scorer")
-    if any(getattr(one, name) != getattr(other, name) for name in same):
-        return False
-    return not one.judge or bool(one.snapshot) or one.source == other.source
+    @property
+    def complete(self) -> bool:
+        """Whether all is said that decides which numbers of other sources it can be compared with: the same answers
+        got 81, 72 and 75 % under three snapshots of one model.
+        """
+        unsaid = NOT_SAID in (self.scorer, self.split, self.subtitles)
+        return not unsaid and bool(self.snapshot or not self.judge)
 
 
 def read_published(path: Path = DEFAULT) -> list[Published]:
     """The numbers of a file: a list of sections {benchmark, source, kind, ..., values: {model: {metric: value}}}.
 
-    What a section says holds for all its values. A metric is "name" or "name | group".
+    What a section says holds for all its values; its scorer it must say. A metric is "name" or "name | group".
 
     Raises:
-        FormatError: the file is no such list, a number has no source, is none, or stands there twice.
+        FormatError: the file is no such list, a number has no source or scorer, is none, or stands there twice.
     """
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -110,19 +114,31 @@ def _mapping(where: str, value: Any) -> Mapping[str, Any]:
 
 def _number(where: str, shared: Mapping[str, Any], model: str, metric: str, value: Any) -> Published:
     name, _, group = (part.strip() for part in metric.partition("|"))
-    for needed in ("benchmark", "source", "kind"):
+    for needed in ("benchmark", "source", "kind", "scorer"):
         if not shared.get(needed):
-            raise FormatError(f"{where}: has no {needed}.")
+            raise FormatError(
+                f"{where}: has no {needed}; where the source does not say the scorer, it is {NOT_SAID!r}."
+            )
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise FormatError(f"{where}: {metric} is no number but {value!r}.")
     if shared["kind"] not in get_args(Kind):
         raise FormatError(f"{where}: kind is one of {', '.join(get_args(Kind))}, not {shared['kind']!r}.")
-    if not str(shared["source"]).startswith("https://"):
-        raise FormatError(f"{where}: the source is no https address: {shared['source']!r}.")
     if not isinstance(shared.get("secondary", False), bool):
         raise FormatError(f"{where}: secondary is true or false, not {shared['secondary']!r}.")
+    _check_source(where, shared)
+    if shared.get("subtitles") and shared["subtitles"] not in SUBTITLES:
+        raise FormatError(f"{where}: subtitles is one of {', '.join(SUBTITLES)}, not {shared['subtitles']!r}.")
     if shared.get("snapshot") and not shared.get("judge"):
         raise FormatError(f"{where}: names the snapshot of no judge.")
     texts: dict[str, Any] = {key: one if isinstance(one, bool) else str(one) for key, one in shared.items()}
     texts |= {"model": model, "metric": name} | ({"group": group} if group else {})
     return Published(**texts, value=float(value))
+
+
+def _check_source(where: str, shared: Mapping[str, Any]) -> None:
+    """Only what repeats a paper that is named can be without an address of its own."""
+    paper = str(shared.get("paper") or "")
+    if paper and (not paper.startswith("https://") or not shared.get("secondary")):
+        raise FormatError(f"{where}: paper is the https address of what a secondary source repeats, not {paper!r}.")
+    if not paper and not str(shared["source"]).startswith("https://"):
+        raise FormatError(f"{where}: the source is no https address: {shared['source']!r}.")

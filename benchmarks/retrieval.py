@@ -174,7 +174,7 @@ class _Gallery:
 
 
 def _caption_rows(path: Path, split: str, rows: Rows) -> Iterable[tuple[str, Row]]:
-    if kind_of_file(path) not in {".csv", ".jsonl"}:
+    if kind_of_file(path) not in {".csv", ".jsonl", ".parquet"}:
         try:
             value = json_of_file(path)
         except FormatError:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from benchmarks.files import MORE, csv_of_file, json_of_file, kind_of_file, text_of_file
+from benchmarks.files import MORE, bytes_of_file, csv_of_file, json_of_file, kind_of_file, text_of_file
 from benchmarks.items import Annotations, Fault, FaultKind, Item, Prediction, Predictions
 from storage.errors import FormatError
 
@@ -21,6 +21,8 @@ Row = dict[str, Any]
 
 # Our key in files of official forms that have no ids: the scripts pass over it.
 ITEM_ID = "item_id"
+
+_ROWS_IN_MEMORY = 4096  # Of a Parquet file, as columns.
 
 
 class Broken(str):
@@ -36,14 +38,16 @@ class RowError(ValueError):
 
 
 def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
-    """The rows of a CSV file with a header, of a JSON list or of JSON lines, each with where it stands; `what` they
-    are, for the error. A row that cannot be read costs no other: `Broken` stands in its place.
+    """The rows of a CSV file with a header, of a Parquet file, of a JSON list or of JSON lines, each with where it
+    stands; `what` they are, for the error. A row that cannot be read costs no other: `Broken` stands in its place.
 
     Raises:
         FormatError: the file cannot be read, or holds no list.
     """
     if kind_of_file(path) == ".csv":
         return csv_rows(path)
+    if kind_of_file(path) == ".parquet":
+        return _parquet_rows(path)
     text = text_of_file(path).strip()
     by_name = kind_of_file(path) == ".jsonl"
     try:
@@ -57,7 +61,8 @@ def rows_of_file(path: Path, what: str) -> list[tuple[str, Any]]:
         rows = [rows]
     if not isinstance(rows, list):
         raise FormatError(
-            f"{path}: holds a {type(rows).__name__}, not a list of {what}: give a JSON list, JSON lines or CSV."
+            f"{path}: holds a {type(rows).__name__}, not a list of {what}: give a JSON list, JSON lines, CSV or "
+            "Parquet."
         )
     return [(f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1)]
 
@@ -67,6 +72,18 @@ def csv_rows(path: Path) -> list[tuple[str, Any]]:
     odd = Broken("has more cells than the header has columns: put cells with commas in quotes.")
     rows = enumerate(csv_of_file(path), start=1)
     return [(f"{path.name} row {number}", odd if MORE in row else row) for number, row in rows]
+
+
+def _parquet_rows(path: Path) -> list[tuple[str, Any]]:
+    from storage.formats.parquet import read_parquet  # Its library is slow to load.
+
+    rows = enumerate(read_parquet(path, _ROWS_IN_MEMORY, bytes_of_file(path)), start=1)
+    return [(f"{path.name} row {number}", json.loads(json.dumps(row, default=_as_json))) for number, row in rows]
+
+
+def _as_json(value: object) -> str | None:
+    """What of a Parquet file's cell stands in JSON: dates and such as texts; bytes, as of pictures, do not."""
+    return None if isinstance(value, bytes) else str(value)
 
 
 def _lines(path: Path, text: str) -> list[tuple[str, Any]]:

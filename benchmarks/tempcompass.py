@@ -4,8 +4,8 @@ Multiple choice, yes or no, and matching of captions are graded by rules, and by
 where the rules find no answer. Captions are always judged: the judge answers a multiple choice by the caption.
 
 "official" is TempCompass's eval_*.py: "</s>" goes, then the rules of benchmarks.tempcompass_rules. A judge that says
-    neither word rates 0 when it has been asked often enough; one that gives nothing for a caption rates -1, and that is
-    summed. A prediction of null rates 0.
+    neither word rates 0 when it has been asked often enough; one that gives nothing for a caption rates -1 at once, and
+    that is summed. A prediction of null rates 0.
 "lmms_eval": the rules without taking "</s>" away; what is not rated 1 is 0.
 "vlmevalkit": likewise; unknown words of a judge rate 0 at once, -1 is summed.
 "strict": rules that read a reply as a whole (no "Nothing" for "no"); what they do not settle a judge does; every item
@@ -70,7 +70,7 @@ class TempCompass:
     }
     max_new_tokens: ClassVar[int] = 128
     temperature: ClassVar[float] = 0.0
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     @property
     def texts(self) -> Mapping[str, str]:
@@ -123,7 +123,7 @@ class TempCompass:
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
         """Accuracy over all, by kind of task, by dimension, and within a kind by dimension and fine aspect; and for
-        each kind how often the rules found the answer.
+        each kind how often the rules found the answer. Of captions, which have no rules, the scripts print 0.
         """
         check_protocol(self, protocol)
         digits, scale = _PRINTED[protocol]
@@ -131,7 +131,8 @@ class TempCompass:
         for group, each in _groups(graded).items():
             values = [_VALUES[protocol](one) for one in each]
             found.append(mean("accuracy", group, values, _videos(each), digits=digits, scale=scale))
-        for task, each in members((one.item.groups["task"], one) for one in graded).items():
+        ruled = [one for one in graded if protocol != "strict" or one.item.groups["task"] != "captioning"]
+        for task, each in members((one.item.groups["task"], one) for one in ruled).items():
             matched = [_matched(one) for one in each]
             found.append(mean("match success", f"task: {task}", matched, _videos(each), digits=digits, scale=scale))
         return found
@@ -174,7 +175,8 @@ def _strict_rule(item: Item, reply: str) -> Grade | None:
 def _caption(item: Item, reply: str) -> Grade:
     choice = rules.captioning(reply.strip(), item.source["mc_answer"])
     if choice.rating < 0:
-        return Grade("no verdict", False, -1.0, judged=True)
+        # Not asked again, as calls that failed are: an empty reply is a rating to the scripts.
+        return Grade("unparsed", False, -1.0, judged=True)
     return _rated(choice.rating, choice.answer, judged=True)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import json_of_file, write_json
+from benchmarks.files import json_of_file, kind_of_file, write_json
 from benchmarks.items import Annotations, Item, Prediction, Predictions, predicted
-from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, Row, text_of
+from benchmarks.rows import ITEM_ID, ItemRows, Places, PredictionRows, Row, rows_of_file, text_of
 from storage.errors import FormatError
 
 TASKS = ("multi-choice", "yes_no", "caption_matching", "captioning")
@@ -59,7 +59,8 @@ def _choice(row: Row, first: Row) -> Row:
 
 def _rows(path: Path, found: ItemRows | PredictionRows) -> Iterator[tuple[str, str, str, int, Row]]:
     """Where a row stands, its video, its dimension, its number there, and the row."""
-    tree = json_of_file(path)
+    parquet = kind_of_file(path) == ".parquet"
+    tree = [row for _, row in rows_of_file(path, "questions")] if parquet else json_of_file(path)
     if not isinstance(tree, (dict, list)):
         raise FormatError(
             f"{path}: holds a {type(tree).__name__}; questions are a tree by video and dimension, or a list."

@@ -8,7 +8,8 @@ the order of events; the two answers to the questions of consistency_qa.json for
     is "no verdict" and in no number.
 "vlm_rlaif" shows the judge of consistency question 1 twice, as VLM-RLAIF's copy does (so did Video-ChatGPT's own script
     at first; its later version shows both).
-"lmms_eval": every failure is a score of 0, at once, and in the mean.
+"lmms_eval": every failure is a score of 0, at once, and in the mean. It pairs answers for consistency by their video
+    alone; here they are those of one row (docs/official_defects.md).
 "strict" reads the reply rightly (benchmarks.judge_replies.strict_score) and counts every item: one without prediction,
     reply or readable score, or with a score outside 0 to 5, has 0 points.
 

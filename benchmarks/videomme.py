@@ -94,7 +94,9 @@ class VideoMme(ByRules):
     name: ClassVar[str] = "videomme"
     source: ClassVar[str] = "https://github.com/BradyFU/Video-MME"
     protocols: ClassVar[tuple[str, ...]] = ("official", "vlmevalkit", "lmms_eval", "strict")
-    files: ClassVar[Mapping[str, str]] = {"": "JSON: a list of videos with their questions, or of questions"}
+    files: ClassVar[Mapping[str, str]] = {
+        "": "JSON: a list of videos with their questions, or of questions; Parquet: of questions"
+    }
     max_new_tokens: ClassVar[int] = 16
     temperature: ClassVar[float] = 0.0
 

@@ -32,8 +32,10 @@ class FrameSet(BaseModel):
     name: str = Field(min_length=1, description="Name that other stages ask for, such as policy or judge.")
     n: int = Field(ge=1, description="Frames in each clip.")
     clips: int = Field(1, ge=1, description="Equal windows of time that the video is cut into.")
-    at: Literal["midpoint", "endpoint"] = Field(
-        "midpoint", description="The middles of n equal bins, or from the first to the last frame as in VLM-RLAIF."
+    at: Literal["midpoint", "endpoint", "mvbench"] = Field(
+        "midpoint",
+        description="The middles of n equal bins, from the first to the last frame as in VLM-RLAIF, or nearly the "
+        "middles, as the official code of MVBench counts them.",
     )
 
 

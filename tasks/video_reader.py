@@ -26,7 +26,7 @@ class Sample:
 
     n: int
     clips: int = 1
-    at: Literal["midpoint", "endpoint"] = "midpoint"
+    at: Literal["midpoint", "endpoint", "mvbench"] = "midpoint"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def sample_frames(info: VideoInfo, sample: Sample, part: tuple[float, float] | N
 
     `midpoint`: the middles of n equal bins of the window. `endpoint`: numpy's linspace from the window's first to
     its last frame, as VLM-RLAIF takes them (https://github.com/yonseivnl/vlm-rlaif, Evaluation/infer_utils.py).
+    `mvbench`: that loader's rule, which divides the distance of the first and last frame and rounds each bin's begin:
+    often a frame or two beside the middles.
     """
     first, last = 0.0, info.duration
     if part is not None:
@@ -84,12 +86,25 @@ def sample_frames(info: VideoInfo, sample: Sample, part: tuple[float, float] | N
 
 
 def _shown(info: VideoInfo, start: float, end: float, sample: Sample) -> list[int]:
+    if sample.at == "mvbench":
+        return _as_mvbench(info, start, end, sample.n)
     times = _times(info.times, start, end, sample)
     if info.container == CONTAINER and sample.at == "endpoint":
         # Frames count, times do not: the official code rounds places down, whatever floating point made of them.
         first, last = _shown_at(info.times, times[[0, -1]])
         return [int(place) for place in np.linspace(first, last, sample.n, dtype=int)]
     return _shown_at(info.times, times)
+
+
+def _as_mvbench(info: VideoInfo, start: float, end: float, n: int) -> list[int]:
+    """MVBench counts a folder's frames from 1 and the others from 0, by the mean rate of the file."""
+    base, count = int(info.container == CONTAINER), len(info.times)
+    rate = info.fps or count / info.duration
+    first = max(base, round(start * rate))
+    last = max(first, min(round(end * rate), count - 1 + base))
+    size = (last - first) / n
+    places = (first + size / 2 + np.round(size * np.arange(n))).astype(int) - base
+    return [int(place) for place in places.clip(0, count - 1)]
 
 
 def _times(times: NDArray[np.float64], start: float, end: float, sample: Sample) -> NDArray[np.float64]:

@@ -27,10 +27,10 @@ def write_parquet(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]],
         temporary.unlink(missing_ok=True)
 
 
-def read_parquet(path: Path, rows_in_memory: int) -> Iterator[dict[str, Any]]:
-    """The rows of a file. Raises FormatError when it cannot be read."""
+def read_parquet(path: Path, rows_in_memory: int, unpacked: bytes | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file, of its `unpacked` bytes where it is packed. Raises FormatError when it cannot be read."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if unpacked is None else pa.BufferReader(unpacked)) as file:
             for batch in file.iter_batches(rows_in_memory):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:

@@ -1,15 +1,17 @@
 """Our numbers beside published ones: clearly apart, and in one table only by the same rules or the same judge.
 
 A judge is the same where its snapshot and its prompts are. Ours are worded by us (benchmarks/prompts), so what a judge
-decided here has a table of its own beside the published one of the same snapshot.
+decided here has a table of its own beside the published one of the same snapshot. Where a source does not say by whom
+or on what its numbers were scored, they can be compared among themselves alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from benchmarks.published import Published, read_published
+from benchmarks.published import NOT_SAID, Published, read_published
 from tasks.evaluation.conditions import OVERALL, Condition, Unit, cell_of, condition_of, unit_of
 from tasks.evaluation.entries import Entry
 
@@ -17,7 +19,7 @@ HERE = "measured here"
 KINDS = {"published": "published", "re-run": "re-run by others", "here": HERE}
 OWN_TASK = "custom"
 POINTS = "score"
-OWN_SCORER = "official"  # What published numbers mean that name no scorer.
+_SPLITS = {"val": "validation", "valid": "validation"}  # By how else they are called.
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Row:
         values: by column; a column may be missing.
         source: where they can be read, or how they were measured here.
         secondary: the source repeats them.
+        paper: where from, if that is known.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Row:
     source: str
     note: str
     secondary: bool = False
+    paper: str = ""
 
     @property
     def address(self) -> str:
@@ -58,30 +62,61 @@ class Shelf:
 
     Attributes:
         benchmark: name in the registry.
+        asked: which split and whether with subtitles, where published numbers of the benchmark tell these apart.
         judge: with its snapshot, and of ours with what identifies its settings; "": rules.
         scorer: script or protocol.
         prompts: hash of the texts that the judge was given here; "" of published numbers.
-        alone: the source, where the judge's snapshot is not said: its numbers can be compared with no others.
+        alone: the source, where it does not say all of that: its numbers can be compared with no others.
+        undated: the judge's snapshot is not said.
         columns: metrics, with their groups where these are not all items; and whether they are per cent.
         rows: published, re-run and measured here, in this order.
     """
 
     benchmark: str
+    asked: str
     judge: str
     scorer: str
     prompts: str
     alone: str
+    undated: bool
     columns: dict[str, bool]
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
         judged = f"judge {self.judge}" if self.judge else "by rules"
-        more = f", prompts {self.prompts}" if self.prompts else ", snapshot not said" if self.alone else ""
-        return f"{self.benchmark}: {judged}, scorer {self.scorer}{more}"
+        about = ", ".join(part for part in (self.benchmark, self.asked) if part)
+        more = f", prompts {self.prompts}" if self.prompts else f", snapshot {NOT_SAID}" if self.undated else ""
+        return f"{about}: {judged}, scorer {self.scorer}{more}"
 
 
-_Place = tuple[str, str, str, str, str]  # The first five attributes of a shelf.
+class _Place(NamedTuple):
+    """What numbers of one table have in common: the first attributes of a shelf."""
+
+    benchmark: str
+    asked: str
+    judge: str
+    scorer: str
+    prompts: str
+    alone: str
+    undated: bool = False
+
+
+class _Asked:
+    """What tells the questions of a benchmark apart, by what published numbers say of theirs."""
+
+    def __init__(self, told: Iterable[Published]) -> None:
+        told = list(told)
+        self._with_splits = {one.benchmark for one in told if one.split}
+        self._with_subtitles = {one.benchmark for one in told if one.subtitles}
+
+    def said(self, benchmark: str, split: str, subtitles: str) -> str:
+        """In words: nothing, where all are asked the same."""
+        called = _SPLITS.get(split.casefold(), split) or NOT_SAID
+        parts = [f"split {called}"] if benchmark in self._with_splits else []
+        if benchmark in self._with_subtitles:
+            parts.append(f"{subtitles} subtitles" if subtitles in ("with", "without") else f"subtitles {NOT_SAID}")
+        return ", ".join(parts)
 
 
 def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = None) -> list[Shelf]:
@@ -93,16 +128,21 @@ def shelves_of(entries: Sequence[Entry], known: Iterable[Published] | None = Non
     """
     told = list(read_published() if known is None else known)
     benchmarks = dict.fromkeys([_name(each) for each in entries] or [each.benchmark for each in told])
+    asked = _Asked(told)
     theirs: dict[_Place, list[Published]] = {}
     for one in told:
-        theirs.setdefault(_place(one), []).append(one)
+        theirs.setdefault(_place_of(one, asked), []).append(one)
     ours: dict[_Place, list[Entry]] = {}
     for each in entries:
-        prompts = each.prompt_hash if each.judge else ""
-        ours.setdefault((_name(each), each.judge, each.protocol, prompts, ""), []).append(each)
-    places = [place for place in dict.fromkeys([*ours, *theirs]) if place[0] in benchmarks]
-    order, judges = list(benchmarks), {(name, published_name(judge)) for name, judge, *_ in ours}
-    places.sort(key=lambda place: (order.index(place[0]), (place[0], published_name(place[1])) not in judges))
+        ours.setdefault(_our_place(each, asked), []).append(each)
+    places = [place for place in dict.fromkeys([*ours, *theirs]) if place.benchmark in benchmarks]
+    order, judges = list(benchmarks), {(place.benchmark, published_name(place.judge)) for place in ours}
+    places.sort(
+        key=lambda each: (
+            order.index(each.benchmark),
+            (each.benchmark, published_name(each.judge)) not in judges,
+        )
+    )
     return [_shelf(place, ours.get(place, []), theirs.get(place, [])) for place in places]
 
 
@@ -121,10 +161,18 @@ def published_name(judge: str) -> str:
     return judge.rpartition("@")[0] if "@" in judge else judge
 
 
-def _place(one: Published) -> _Place:
-    judge = f"{one.judge}-{one.snapshot}" if one.snapshot else one.judge
-    alone = one.source if one.judge and not one.snapshot else ""
-    return one.benchmark, judge, one.scorer or OWN_SCORER, "", alone
+def _place_of(one: Published, asked: _Asked) -> _Place:
+    """Numbers without a judge may differ in frames and prompts: these stand in their rows."""
+    judge = one.judge and f"{one.judge}-{one.snapshot}".removesuffix("-")
+    about = asked.said(one.benchmark, one.split, one.subtitles)
+    undated = bool(one.judge and not one.snapshot)
+    return _Place(one.benchmark, about, judge, one.scorer, "", "" if one.complete else one.source, undated)
+
+
+def _our_place(each: Entry, asked: _Asked) -> _Place:
+    name, subtitles = _name(each), "with" if each.settings.get("subtitles") else "without"
+    about = asked.said(name, each.split, subtitles)
+    return _Place(name, about, each.judge, each.protocol, each.prompt_hash if each.judge else "", "")
 
 
 def _shelf(place: _Place, ours: Sequence[Entry], theirs: Sequence[Published]) -> Shelf:
@@ -151,12 +199,13 @@ def _percent(column: str) -> bool:
 
 def _their_rows(theirs: Sequence[Published]) -> list[Row]:
     """One row for each model and source."""
-    found: dict[tuple[str, str, str, str, bool], list[Published]] = {}
+    found: dict[tuple[str, str, str, str, bool, str], list[Published]] = {}
     for one in theirs:
-        found.setdefault((one.model, KINDS[one.kind], one.source, one.note, one.secondary), []).append(one)
+        note = f"frames {one.frames}; {one.note}".removesuffix("; ")
+        found.setdefault((one.model, KINDS[one.kind], one.source, note, one.secondary, one.paper), []).append(one)
     return [
-        Row(model, kind, {_column(one.metric, one.group): _told(one) for one in own}, source, note, secondary)
-        for (model, kind, source, note, secondary), own in found.items()
+        Row(model, kind, {_column(one.metric, one.group): _told(one) for one in own}, source, note, secondary, paper)
+        for (model, kind, source, note, secondary, paper), own in found.items()
     ]
 
 

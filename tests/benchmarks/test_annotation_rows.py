@@ -2,8 +2,11 @@
 
 import gzip
 import zipfile
+from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from by_rules import kinds
 
@@ -61,6 +64,39 @@ def test_packed_files_are_read_by_the_name_inside(tmp_path: Path) -> None:
         archive.writestr("rows.csv", "a\n1\n")
     assert kind_of_file(gzipped) == kind_of_file(zipped) == ".csv"
     assert read(gzipped) == read(zipped) == ([{"a": "1"}], [])
+
+
+def test_what_an_archive_holds_is_said_by_the_name_inside(tmp_path: Path) -> None:
+    for inner, text in (("val.csv", "a\n1\n"), ("val.jsonl", '{"a": "1"}\n'), ("VAL.CSV", "a\n1\n")):
+        path = tmp_path / "val.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("__MACOSX/._val", "")
+            archive.writestr(f"data/{inner}", text)
+        assert kind_of_file(path) == Path(inner).suffix.lower()
+        assert read(path) == ([{"a": "1"}], [])
+    with zipfile.ZipFile(tmp_path / "rows.csv.zip", "w") as archive:
+        archive.writestr("rows", "a\n1\n")
+    assert read(tmp_path / "rows.csv.zip") == ([{"a": "1"}], []), "the name inside says nothing"
+    path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(FormatError, match=r"val\.zip: cannot be read"):
+        read(path)
+    with pytest.raises(FormatError, match=r"absent\.zip: cannot be read"):
+        read(tmp_path / "absent.zip")
+
+
+def test_parquet_is_read_like_json_packed_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    row = {"id": 1, "options": ["A. x", "B. y"], "when": date(2024, 6, 1), "picture": b"\xff", "none": None, "s": 0.5}
+    pq.write_table(pa.Table.from_pylist([row, {**row, "id": 2}]), path)
+    plain = {**row, "when": "2024-06-01", "picture": None}
+    assert read(path) == ([plain, {**plain, "id": 2}], [])
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        archive.write(path, "test-00000-of-00001.parquet")
+    assert read(tmp_path / "rows.zip") == read(path)
+    for broken in (path.read_bytes()[:-20], b"", b"{}"):
+        path.write_bytes(broken)
+        with pytest.raises(FormatError, match=r"rows\.parquet: cannot be read as a Parquet file"):
+            read(path)
 
 
 def test_a_csv_file_that_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:

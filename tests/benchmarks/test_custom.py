@@ -5,6 +5,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from by_rules import by_id, graded, kinds, lines, values
@@ -37,6 +39,17 @@ def said(**replies: str) -> dict[str, Prediction]:
 
 def item(name: str = "a", answer: str = "an onion", options: tuple[str, ...] = (), **groups: str) -> Item:
     return Item(name, f"{name}.mp4", ("What is cut?",), answer, options, groups=groups)
+
+
+def test_a_task_of_ones_own_may_be_parquet(tmp_path: Path) -> None:
+    """Of one schema: cells that a row lacks are null."""
+    rows = [{**ROW, "id": "a", "options": ["an onion", "a leek"], "start": 1.5, "end": 3.0}, {**ROW, "id": "b"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "kitchen.parquet")
+    task = Custom(task="kitchen", scoring="contains")
+    assert task.read({"": tmp_path / "kitchen.parquet"}).faults == ()
+    first, second = task.read({"": tmp_path / "kitchen.parquet"}).items
+    assert (first.options, first.window) == (("an onion", "a leek"), (1.5, 3.0))
+    assert (second.options, second.window) == ((), None)
 
 
 def test_ten_lines_of_yaml_make_a_task(tmp_path: Path) -> None:

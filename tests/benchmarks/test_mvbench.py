@@ -165,6 +165,34 @@ def test_predictions_without_ids_are_told_by_their_order(tmp_path: Path) -> None
         BENCHMARK.read_predictions([written(tmp_path / "other.json", "{}")], items)
 
 
+@pytest.mark.parametrize(
+    ("pred", "right"),
+    [
+        (" (B) Blue", True),  # Its first word is empty, and that is a part of every letter.
+        ("", True),
+        ("(", True),
+        ("( B", True),
+        (")", True),
+        ("B", False),
+        ("(B) Blue", False),
+        ("(A) Red", True),
+        ("(A) Red\n(B) Blue", True),
+        ("\n(B) Blue", False),
+    ],
+)
+def test_the_text_of_a_file_is_checked_as_it_stands(pred: str, right: bool, tmp_path: Path) -> None:
+    """What the check_ans of the notebook says of it."""
+    items = BENCHMARK.read(folder_of(tmp_path / "tasks", action_sequence=[row()])).items
+    value = {"res_list": [{"pred": pred, "gt": "(A) Red"}]}
+    read = BENCHMARK.read_predictions([written(tmp_path / "test.json", json.dumps(value))], items)
+    prediction = read.by_id["action_sequence_0"]
+    assert BENCHMARK.grade(items[0], "", prediction, "official").correct is right
+    (file,) = BENCHMARK.write(tmp_path / "out", items, read.by_id)
+    assert json.loads(file.read_text())["res_list"][0]["pred"] == pred
+    # The notebook takes the blanks of a model's own reply away, and so they say nothing.
+    assert BENCHMARK.grade(items[0], "", said({"": " B) Blue"})[""], "official").correct is False
+
+
 def test_unknown_and_double_predictions_are_faults(tmp_path: Path) -> None:
     items = BENCHMARK.read(folder_of(tmp_path / "tasks", action_sequence=[row(), row()])).items
     ids = ["action_sequence_0", "action_sequence_0", "action_count_7", ""]

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scoring import graded, metrics, said, written
 
@@ -88,6 +90,19 @@ def test_questions_that_share_an_id_share_its_prediction_as_in_the_script(tmp_pa
         assert [found.by_id[item.id].replies for item in annotations.items] == [(letter,) for letter in letters]
         right = metrics(BENCHMARK, annotations, found.by_id, "strict")["overall"]
         assert (right.value, right.n) == (0.5 * len(set(letters)), 2)
+
+
+def test_parquet_with_the_columns_of_the_csv_is_read_too(tmp_path: Path) -> None:
+    """As lmms-eval's data set has it: numbers are numbers."""
+    options = {f"a{place}": text for place, text in enumerate("abcde")}
+    row = {"video": 7, "question": "what", "answer": 2, "qid": 1, "type": "CW", **options}
+    path = tmp_path / "test.parquet"
+    pq.write_table(pa.Table.from_pylist([row, {**row, "qid": 2, "answer": None}]), path)
+    annotations = BENCHMARK.read({"": path})
+    assert [(item.id, item.answer) for item in annotations.items] == [("7_1", "c")]
+    assert [(fault.kind, fault.where) for fault in annotations.faults] == [("no answer", "test.parquet row 2")]
+    for protocol in BENCHMARK.protocols:
+        assert metrics(BENCHMARK, annotations, said({"7_1": "C"}), protocol)["overall"].value == 1.0
 
 
 def test_tp_counts_as_tn_and_bad_rows_are_faults(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scoring import metrics, said, written
 
@@ -52,6 +54,21 @@ BY_HAND = {
     # 002-4 has no prediction.
     "002-5": "E",  # None of the options.
 }
+
+
+def test_the_data_set_s_parquet_is_read_as_its_json(tmp_path: Path) -> None:
+    """Columns as lmms-eval and VLMEvalKit read them: one row a question, the file of the video under videoID."""
+    about = {"video_id": "001", "videoID": "fFjv93ACGo8", "url": "https://v.example", "duration": "short"}
+    about |= {"domain": "Knowledge", "sub_category": "Law"}
+    rows = [{**about, **question(f"001-{n}", answer)} for n, answer in enumerate("CA", start=1)]
+    path = tmp_path / "test-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    annotations = BENCHMARK.read({"": path})
+    assert annotations == BENCHMARK.read(file_of(tmp_path, *rows))
+    assert [(item.id, item.video, item.answer) for item in annotations.items] == [
+        ("001-1", "fFjv93ACGo8", "Cherries."),
+        ("001-2", "fFjv93ACGo8", "Apples."),
+    ]
 
 
 def test_the_shapes_are_scored_as_by_hand(test_data: Path) -> None:

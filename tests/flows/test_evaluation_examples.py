@@ -14,7 +14,7 @@ from tasks.frames import FrameSet
 
 # Which frames the published scorers or papers show.
 WANTED = {
-    "mvbench": FrameSet(name="policy", n=16, clips=1, at="midpoint"),
+    "mvbench": FrameSet(name="policy", n=16, clips=1, at="mvbench"),
     "zero_shot_qa": FrameSet(name="policy", n=50, clips=1, at="endpoint"),
 }
 

@@ -220,7 +220,7 @@ def measured_here(judge: str = "") -> list[Entry]:
 
 
 def known_numbers() -> list[Published]:
-    about = {"benchmark": "quiz", "metric": "accuracy", "source": "https://example.org/a"}
+    about = {"benchmark": "quiz", "metric": "accuracy", "source": "https://example.org/a", "scorer": "official"}
     return [
         Published(**about, model="theirs", value=0.4974, kind="published", judge="gpt", snapshot="0613"),
         Published(**about, model="again", value=0.481, kind="re-run", judge="gpt", snapshot="0301", secondary=True),

@@ -1,11 +1,15 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from film import film, number_in, trimmed_by_edit_list
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tasks.frame_folder import CONTAINER
 from tasks.video_reader import Sample, VideoError, VideoInfo, probe, read_frames, sample_frames
 
 GROUPS = {"g": "12", "bf": "2"}
@@ -108,6 +112,43 @@ def test_endpoints_are_the_rule_of_vlm_rlaif(frames: int, n: int) -> None:
     info = made_of([k / 30 for k in range(frames)], frames / 30)
     exact = [k * (frames - 1) // (n - 1) for k in range(n)]  # numpy's linspace(0, frames - 1, n, dtype=int), exactly.
     assert sample_frames(info, Sample(n, at="endpoint"))[0].frames == exact
+
+
+# Printed by the get_index of MVBench's notebook: frames, their rate, the part in seconds, and the 16 places.
+MVBENCH = [
+    (250, 25, None, [7, 23, 38, 54, 69, 85, 100, 116, 131, 147, 163, 178, 194, 209, 225, 240]),
+    (100, 25, None, [3, 9, 15, 22, 28, 34, 40, 46, 53, 59, 65, 71, 77, 83, 90, 96]),
+    (250, 25, (2.3, 7.7), [61, 69, 78, 86, 95, 103, 112, 120, 129, 137, 145, 154, 162, 171, 179, 188]),
+    (250, 25, (2.3, 99.0), [63, 75, 87, 99, 111, 123, 135, 147, 159, 171, 183, 195, 207, 219, 231, 243]),
+    (5, 25, None, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4]),
+]
+
+
+@pytest.mark.parametrize(("frames", "rate", "part", "places"), MVBENCH)
+def test_mvbench_s_rule_is_the_notebook_s(
+    frames: int, rate: int, part: tuple[float, float] | None, places: list[int]
+) -> None:
+    info = replace(made_of([k / rate for k in range(frames)], frames / rate), fps=float(rate))
+    assert sample_frames(info, Sample(16, at="mvbench"), part)[0].frames == places
+    without = replace(info, fps=0.0)  # A file that does not say its rate has the mean one.
+    assert sample_frames(without, Sample(16, at="mvbench"), part)[0].frames == places
+
+
+def test_mvbench_counts_the_frames_of_a_folder_from_one() -> None:
+    """As its read_frame does, at 3 frames a second: "00005.jpg" is the place 4."""
+    info = replace(made_of([k / 3 for k in range(90)], 30.0), fps=3.0, container=CONTAINER)
+    named = [5, 9, 12, 16, 19, 23, 27, 30, 34, 38, 41, 45, 49, 52, 56, 59]
+    assert sample_frames(info, Sample(16, at="mvbench"), (1.2, 20.5))[0].frames == [name - 1 for name in named]
+
+
+@given(frames=st.integers(1, 400), n=st.integers(1, 64), start=st.floats(0, 12), length=st.floats(0.01, 12))
+def test_mvbench_s_places_are_frames_of_the_video(frames: int, n: int, start: float, length: float) -> None:
+    info = made_of([k / 10 for k in range(frames)], frames / 10)
+    for part in (None, (start, start + length)):
+        for window in sample_frames(info, Sample(n, at="mvbench"), part):
+            assert len(window.frames) == n
+            assert min(window.frames) >= 0
+            assert max(window.frames) < frames
 
 
 def test_windows_cut_the_video_in_equal_parts() -> None:
