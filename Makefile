@@ -1,7 +1,7 @@
 # make demo | test | lint | up | down
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 4200
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 15
+PYTEST_ARGS ?= -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --durations 15
 BIN := .venv/bin
 READY := .venv/.ready
 
