@@ -15,7 +15,7 @@ from tasks.evaluation.entries import Scores
 from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
 from tasks.evaluation.graded_rows import AnsweredRows, Answers, benchmark_of
-from tasks.evaluation.plots import category_panels
+from tasks.evaluation.plots import category_panels, not_drawn
 from tasks.evaluation.published_scores import Shelf, published_benchmarks, shelves_of
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel
@@ -52,8 +52,8 @@ class Compared:
 class EvaluationPage:
     """Everything on the page. Empty lists are parts that this evaluation does not have.
 
-    `panels` and examples of flips are those of each benchmark's main condition (`main_conditions`), by its anchor: the
-    other protocols read the same answers.
+    `panels`, `not_drawn` (figures left out) and examples of flips are those of each benchmark's main condition
+    (`main_conditions`), by its anchor: the other protocols read the same answers.
     """
 
     run: str
@@ -62,6 +62,7 @@ class EvaluationPage:
     conditions: list[Condition]
     series: dict[str, int]
     panels: dict[str, list[Panel]]
+    not_drawn: dict[str, list[str]]
     compared: list[Compared]
     faults: list[Faults]
     shelves: list[Shelf]
@@ -105,6 +106,7 @@ def evaluation_page(
         conditions=conditions,
         series=series,
         panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions) if each in main},
+        not_drawn={_anchor(place): not_drawn(each) for place, each in enumerate(conditions) if each in main},
         compared=compared,
         faults=faults,
         shelves=[each for each in shelves_of(scores.entries) if each.benchmark in published_benchmarks()],
