@@ -45,9 +45,9 @@ class Entry:
         printed: as the official script prints it.
         scale, digits: as of benchmarks.metrics.Metric: how it prints it.
         statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
-        faults: rows of the annotation files that are no items, and items that could not be asked, or graded ("not graded:
-            ..."), by kind; where subtitles are shown, also the videos without any, and their files' blocks that are
-            none.
+        faults: rows of the annotation files that are no items, and items that could not be asked, or graded (kinds
+            "not graded: ..."), by kind; where subtitles are shown, also the videos without any, and their files' blocks
+            that are none.
         stages: keys of the stages "questions", "predictions" and "grades" in the lake.
     """
 
