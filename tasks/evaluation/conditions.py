@@ -211,6 +211,23 @@ def condition_of(each: Entry) -> Condition:
     )
 
 
+def alike(condition: Condition) -> Condition:
+    """What two conditions must share for their checkpoints to be compared; without entries.
+
+    Who compares pairs of answers is itself what is scored: how it was asked and replied is its own.
+    """
+    plain = replace(condition, entries=())
+    return replace(plain, prompt_hash="", decoding=()) if "pairs" in dict(plain.chosen) else plain
+
+
+def comparable(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions, those whose checkpoints may be compared as one."""
+    found: dict[Condition, list[Entry]] = {}
+    for each in conditions:
+        found.setdefault(alike(each), []).extend(each.entries)
+    return [replace(condition, entries=tuple(own)) for condition, own in found.items()]
+
+
 def main_conditions(conditions: Sequence[Condition]) -> list[Condition]:
     """One condition a benchmark for what is said in a sentence: the strict one, else the first."""
     found: dict[str, Condition] = {}
