@@ -1,20 +1,21 @@
 """What a run shows in the Prefect UI: progress while stages work, then a table of counts and the way to the report."""
 
 import contextvars
+import hashlib
 import logging
 import os
 import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 from uuid import UUID
 
 from flows.environment import REPORTS_URL
-from tasks.evaluation.conditions import OVERALL
+from tasks.evaluation.conditions import OVERALL, Condition, cell_of, conditions_of
 from tasks.evaluation.entries import Entry
 from tasks.progress import SHOWN_AFTER_S, Bar, Progress
 from tasks.stage import StageResult
@@ -159,26 +160,37 @@ def show_report(run: str, page: Path, summary: Mapping[str, Any]) -> None:
 
 
 def show_scores(run: str, entries: Sequence[Entry]) -> None:
-    """A table of an evaluation's overall numbers, one row a number."""
+    """A table for each way of measuring, a row a number over all items: no two judges or protocols share one."""
     from prefect.artifacts import create_table_artifact
 
-    rows = [
+    for condition in conditions_of(entries):
+        told = "; ".join(f"{name} {value}" for name, value in condition.settings)
+        said = f"Scores of {run} on {condition.benchmark}. {told}."
+        create_table_artifact(_scores(condition), _scores_key(run, condition), said)  # type: ignore[unused-coroutine]
+
+
+def _scores_key(run: str, condition: Condition) -> str:
+    """Names that differ in signs alone, and all that the numbers depend on, give keys of their own."""
+    decisive = hashlib.sha256(repr((run, replace(condition, entries=()))).encode()).hexdigest()[:8]
+    return key("evaluation", run, condition.benchmark, condition.protocol, decisive)
+
+
+def _scores(condition: Condition) -> list[dict[str, Any]]:
+    """Checkpoints x metrics; of a benchmark without a number over all items, its groups too."""
+    overall = [entry for entry in condition.entries if entry.group == OVERALL]
+    cells = [(entry, cell_of(entry, condition.units[entry.metric])) for entry in overall or condition.entries]
+    return [
         {
-            "benchmark": entry.benchmark,
             "checkpoint": entry.checkpoint,
-            "protocol": entry.protocol,
-            "judge": entry.judge,
-            "metric": entry.metric,
-            "value": _cell(entry.value),
-            "95 %": "" if entry.low is None else f"{_cell(entry.low)} to {_cell(entry.high)}",
-            "n": entry.n,
-            "left out": entry.left_out,
+            "metric": entry.metric + (", %" if condition.units[entry.metric].scale == 100 else ""),
+            "of": entry.group,
+            "value": cell.value,
+            "95 %": cell.interval,
+            "n": cell.n,
+            "left out": cell.left_out,
         }
-        for entry in entries
-        if entry.group == OVERALL
+        for entry, cell in cells
     ]
-    if rows:
-        create_table_artifact(rows, key("evaluation", run), f"Scores of {run}.")  # type: ignore[unused-coroutine]
 
 
 def _address(page: Path) -> str:

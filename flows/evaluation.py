@@ -180,7 +180,8 @@ def _scored(
         # The protocols of a benchmark mostly ask an endpoint the same: what one was answered, the next finds kept.
         before = [graded] if isinstance(judge, JudgeEndpoint) else []
         names = {"label": label, "scored": scored, "checkpoint": checkpoint, "protocol": protocol, "judge": judge}
-        found.append(Scored({**names, "n_frames": how.n_frames(scored)}, model, asked, said, graded))
+        shown_how = {"n_frames": how.n_frames(scored), "grading": how.grading}
+        found.append(Scored({**names, **shown_how}, model, asked, said, graded))
     return found
 
 

@@ -36,6 +36,7 @@ Ledger = Annotated[
     Path | None,
     typer.Option(help="Folder that keeps what the judge was asked and paid; by default one in the user's cache."),
 ]
+Split = Annotated[str, typer.Option("--split", help="What the annotation files are called, such as test or val.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark's own, in YAML.")
 ]
@@ -52,6 +53,7 @@ def score(
     judge: JudgeOption = None,
     ledger: Ledger = None,
     settings: Settings = None,
+    split: Split = "",
     faults: Annotated[str, typer.Option("--faults", metavar="N|all", help="How many faults are listed.")] = "5",
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +62,7 @@ def score(
     from tasks.evaluation.file_scores import score_files
 
     made, by = _benchmark(name, settings), _judge(judge, ledger)
-    found = score_files(made, _files(made, annotations), predictions, _protocol(made, protocol), by)
+    found = score_files(made, _files(made, annotations), predictions, _protocol(made, protocol), by, split)
     if as_json:
         _say(as_text({**scores_as_json(found), **paid_as_json(by)}))
     else:
@@ -77,6 +79,7 @@ def compare(
     judge: JudgeOption = None,
     ledger: Ledger = None,
     settings: Settings = None,
+    split: Split = "",
     flips: Annotated[int, typer.Option(min=0, help="How many flipped answers are listed, each way.")] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +90,7 @@ def compare(
 
     made, by = _benchmark(name, settings), _judge(judge, ledger)
     asked, rules = _files(made, annotations), _protocol(made, protocol)
-    one, other = (score_files(made, asked, files, rules, by) for files in (first, second))
+    one, other = (score_files(made, asked, files, rules, by, split) for files in (first, second))
     found = paired(_names(first, second), made, rules, one.graded, other.graded)
     if as_json:
         _say(as_text({**comparison_as_json(found, one), **paid_as_json(by)}))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluation.conditions import Unit, unit_of
+from tasks.evaluation.conditions import Unit, shown_settings, unit_of
 
 if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.measured import Measured
     from tasks.intervals import Interval
 
+_NOT_KNOWN = "not known"  # Of a prediction file, which does not say how its answers were made.
 _LONGEST = 70  # Characters of a reply that are shown in a line.
 
 
@@ -39,9 +40,25 @@ def scores_in_words(found: FileScores, made: Benchmark, faults: int | None) -> I
 
 def _title(found: FileScores, made: Benchmark) -> str:
     how = "as the official script, its faults included" if found.protocol == "official" else ""
-    parts = [found.benchmark, f"protocol {found.protocol}{f' ({how})' if how else ''}"]
-    parts += [f"judge {found.judge}" if found.judge else "by rules", made.source]
+    parts = [found.benchmark, found.split, f"protocol {found.protocol}{f' ({how})' if how else ''}"]
+    parts += [f"judge {found.judge}" if found.judge else "by rules", f"prompts {found.prompt_hash}"]
+    settings = shown_settings(found.settings)
+    parts += [f"settings {settings}" if settings else "", f"frames and decoding {_NOT_KNOWN}", made.source]
     return " · ".join(part for part in parts if part)
+
+
+def _conditions(found: FileScores) -> dict[str, Any]:
+    """What the numbers depend on, by the names of scores.json."""
+    return {
+        "benchmark": found.benchmark,
+        "split": found.split,
+        "protocol": found.protocol,
+        "judge": found.judge,
+        "prompt_hash": found.prompt_hash,
+        "settings": found.settings,
+        "frames": _NOT_KNOWN,
+        "decoding": _NOT_KNOWN,
+    }
 
 
 def _line(each: Measured) -> tuple[str, ...]:
@@ -69,9 +86,7 @@ def _faults(faults: Sequence[Fault], most: int | None) -> Iterator[str]:
 def scores_as_json(found: FileScores) -> dict[str, Any]:
     """All of it, every fault too."""
     return {
-        "benchmark": found.benchmark,
-        "protocol": found.protocol,
-        "judge": found.judge,
+        **_conditions(found),
         "predictions": found.predictions,
         "metrics": [_metric(each) for each in found.measured],
         "statuses": dict(found.statuses),
@@ -151,9 +166,7 @@ def comparison_as_json(found: Comparison, scores: FileScores) -> dict[str, Any]:
     from tasks.evaluation.flips import reply_of
 
     return {
-        "benchmark": scores.benchmark,
-        "protocol": scores.protocol,
-        "judge": scores.judge,
+        **_conditions(scores),
         "first": found.first,
         "second": found.second,
         "n": found.n,

@@ -15,6 +15,7 @@ from tasks.evaluation.config import AnswersConfig, GradingConfig, ScoredBenchmar
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import Outcome, StageFailure
 from tasks.judge_endpoint import AGAIN
+from tasks.model_ref import ModelRef
 from tasks.pictures import Pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
 from tasks.tokens import VisualTokens, keys_of
@@ -56,7 +57,7 @@ def comparisons(
     Raises:
         StageFailure: the endpoint.
     """
-    own, asked = _decisive(config, scored, model, grading)
+    own, asked = _decisive(config, scored, model, grading), asked_texts(scored, model, grading)
     drawn = own.get("sampling", {}).get("temperature", 0) > 0
     stage = Stage(
         name="comparisons",
@@ -80,20 +81,37 @@ def comparisons(
     return run_stage(ctx, stage, items, ComparePairs, ComparisonsSettings(*about))
 
 
+def asked_texts(scored: ScoredBenchmark, model: Comparing, grading: GradingConfig) -> dict[str, str]:
+    """The texts that a model is asked with which of two answers is better. A reward model's are its own."""
+    if isinstance(model, RewardRef):
+        return {}
+    if scored.pairs == "listwise":
+        return {"listwise": grading.ranking.listwise}
+    prompts = grading.prompts
+    if isinstance(model, JudgeEndpoint):
+        return {"endpoint": prompts.endpoint, "again": AGAIN}
+    return {"verdict": prompts.verdict}
+
+
+def compared_by(scored: ScoredBenchmark, model: Comparing, grading: GradingConfig) -> dict[str, float]:
+    """How its reply is drawn, as scores say it; nothing where none is: a reward model and a judge here give scores."""
+    if isinstance(model, JudgeEndpoint):
+        return {"temperature": model.temperature, "max_new_tokens": model.max_tokens, "reasks": model.reasks}
+    return grading.decoding if isinstance(model, ModelRef) and scored.pairs == "listwise" else {}
+
+
 def _decisive(
     config: AnswersConfig, scored: ScoredBenchmark, model: Comparing, grading: GradingConfig
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """What decides a comparison besides model and item: settings and prompts. A reward model's texts are its own."""
+) -> dict[str, Any]:
+    """The settings that decide a comparison besides model, item and texts."""
     limits = config.model_dump(include={"batch_size", "forward_tokens"})
     remote = isinstance(model, JudgeEndpoint)
     if isinstance(model, RewardRef):
-        return {**limits, "by": "reward"}, {}
+        return {**limits, "by": "reward"}
     if scored.pairs == "listwise":
         replied = {} if remote else {"batch_size": config.batch_size, "sampling": asdict(grading.sampling)}
-        own = {**replied, "by": "listwise", "attempts": attempts(model, grading)}
-        return own, {"listwise": grading.ranking.listwise}
-    prompts = grading.prompts
-    return ({}, {"endpoint": prompts.endpoint, "again": AGAIN}) if remote else (limits, {"verdict": prompts.verdict})
+        return {**replied, "by": "listwise", "attempts": attempts(model, grading)}
+    return {} if remote else limits
 
 
 def _items(

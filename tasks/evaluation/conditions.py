@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.metrics import ALL_DIGITS
 from tasks.evaluation.entries import Entry
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 OVERALL = "overall"
 _LONGEST = 60  # Characters of a setting that are shown.
+_CROSSED = re.compile(r", (?=\w+: )")  # Between the parts of "duration: short, domain: Knowledge".
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One metric by the groups of one kind ("duration", "task_type"): a row a group, a cell a checkpoint."""
+    """One metric by the groups of one kind ("duration", "duration and domain"): a row a group, a cell a checkpoint."""
 
     metric: str
     kind: str
@@ -113,7 +115,7 @@ class Condition:
         """What was asked and how it was answered, by name."""
         drawn = ", ".join(f"{name} {value:g}" for name, value in self.decoding)
         frames = f"{self.frames}, at most {self.n_frames}" if self.n_frames else self.frames
-        chosen = ", ".join(f"{name} {_shortened(value)}" for name, value in self.chosen)
+        chosen = _listed(self.chosen)
         limit = "" if self.limit is None else f"at most {self.limit:,} items"
         told = [("Frames", frames), ("Decoding", drawn), ("Settings", chosen), ("Asked", limit)]
         return [(name, value) for name, value in told if value]
@@ -203,10 +205,27 @@ def condition_of(each: Entry) -> Condition:
         frames=each.frames,
         n_frames=each.n_frames,
         decoding=tuple(sorted(each.decoding.items())),
-        chosen=tuple((name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(each.settings.items())),
+        chosen=_as_json(each.settings),
         limit=each.limit,
         entries=(),
     )
+
+
+def alike(condition: Condition) -> Condition:
+    """What two conditions must share for their checkpoints to be compared; without entries.
+
+    Who compares pairs of answers is itself what is scored: how it was asked and replied is its own.
+    """
+    plain = replace(condition, entries=())
+    return replace(plain, prompt_hash="", decoding=()) if "pairs" in dict(plain.chosen) else plain
+
+
+def comparable(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions, those whose checkpoints may be compared as one."""
+    found: dict[Condition, list[Entry]] = {}
+    for each in conditions:
+        found.setdefault(alike(each), []).extend(each.entries)
+    return [replace(condition, entries=tuple(own)) for condition, own in found.items()]
 
 
 def main_conditions(conditions: Sequence[Condition]) -> list[Condition]:
@@ -218,6 +237,19 @@ def main_conditions(conditions: Sequence[Condition]) -> list[Condition]:
     return list(found.values())
 
 
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """A benchmark's settings in a line."""
+    return _listed(_as_json(settings))
+
+
+def _as_json(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(settings.items()))
+
+
+def _listed(chosen: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {_shortened(value)}" for name, value in chosen)
+
+
 def _shortened(value: str) -> str:
     """JSON in a line of a page: a word without its quotes, of a prompt the beginning."""
     text = value.strip('"')
@@ -225,11 +257,10 @@ def _shortened(value: str) -> str:
 
 
 def _kind(group: str) -> str:
-    """What the members of a group's kind are called: "duration" of "duration: short"."""
-    kind, colon, _ = group.partition(": ")
-    return kind if colon else ""
+    """What the groups of a kind are by: "duration" of "duration: short", "duration and domain" where it is crossed."""
+    return " and ".join(part.partition(": ")[0] for part in _CROSSED.split(group) if ": " in part)
 
 
 def _member(group: str) -> str:
-    _, colon, member = group.partition(": ")
-    return member if colon else group
+    """Which of its kind a group is: "short", or "short · Knowledge" where it is crossed."""
+    return " · ".join(part.partition(": ")[2] or part for part in _CROSSED.split(group))

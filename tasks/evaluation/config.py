@@ -174,6 +174,13 @@ class GradingConfig(BaseModel):
             raise ValueError(f"an endpoint cannot be called {LOCAL!r}, which is the judge whose weights are here")
         return self
 
+    @property
+    def decoding(self) -> dict[str, float]:
+        """How a local judge or ranker replies, as scores say it; at temperature 0 the rest of it decides nothing."""
+        how = self.sampling
+        drawn = {"top_p": how.top_p, "reasks": self.reasks} if how.temperature > 0 else {}
+        return {"temperature": how.temperature, "max_new_tokens": how.max_new_tokens, **drawn}
+
     def check_judge(self, judge: str | None) -> None:
         """Raises ValueError when no judge has that name."""
         if judge is not None and judge != LOCAL and judge not in self.endpoints:

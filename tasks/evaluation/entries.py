@@ -26,11 +26,13 @@ class Entry:
         checkpoint: label of the checkpoint in the run.
         model: name of the model, with what identifies its weights: "<label>@<identity>".
         protocol: by which it was graded.
-        judge: who decides where rules cannot: model and version; "" where there is none or the protocol asks none.
+        judge: who decides where rules cannot: model, version and settings; "" where there is none or the protocol asks
+            none. An endpoint's version holds its settings.
         prompt_hash: of the texts that the model and the judge were given.
         frames: frame set that the model was shown.
         n_frames: of that set; a video may have fewer.
-        decoding: temperature, top_p and max_new_tokens.
+        decoding: temperature, top_p and max_new_tokens; of a judge or ranker that is scored, as it replied to pairs,
+            and nothing where it wrote no reply.
         settings: of the benchmark, those that are not its own; "pairs" and "subtitles" among them, as in
             ScoredBenchmark.
         limit: most items that were asked; None: all.
@@ -43,8 +45,9 @@ class Entry:
         printed: as the official script prints it.
         scale, digits: as of benchmarks.metrics.Metric: how it prints it.
         statuses: of all grades of the benchmark by status (benchmarks.grades.Status).
-        faults: rows of the annotation files that are no items, and items that could not be asked, by kind; where
-            subtitles are shown, also the videos without any, and their files' blocks that are none.
+        faults: rows of the annotation files that are no items, and items that could not be asked, or graded (kinds
+            "not graded: ..."), by kind; where subtitles are shown, also the videos without any, and their files' blocks
+            that are none.
         stages: keys of the stages "questions", "predictions" and "grades" in the lake.
     """
 

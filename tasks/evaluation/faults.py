@@ -19,7 +19,7 @@ _MEANINGS = {
     "empty": "the reply is empty",
     "unparsed": "the reply names no answer",
     "missing": "there is no prediction",
-    "no verdict": "the judge gave no verdict that can be read, asked as often as allowed",
+    "no verdict": "the judge gave no verdict that can be read, asked as often as allowed; or the grading of it failed",
     "out of range": "the judge gave a score that is none",
 }
 
@@ -42,7 +42,7 @@ class Faults:
 
     Attributes:
         benchmark: what the run calls it.
-        kinds: rows of annotation files that are no items, and items that could not be asked, by kind.
+        kinds: rows of annotation files that are no items, and items that could not be asked or graded, by kind.
         ungraded: by condition, checkpoint and status.
         troubles: why items were quarantined, by what they are.
     """

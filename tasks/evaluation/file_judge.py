@@ -16,7 +16,7 @@ from tasks.evaluation.config import GradingConfig
 from tasks.evaluation.file_scores import Undecided
 from tasks.evaluation.grades import GradeAnswers, GradesSettings
 from tasks.evaluation.items import grade_of
-from tasks.evaluation.judges import judge_name
+from tasks.evaluation.judges import model_name
 
 _AT_ONCE = 1000  # Answers whose calls are put to the endpoint together; its own limits hold among them.
 
@@ -33,7 +33,7 @@ class EndpointDecides:
     def __init__(self, endpoint: JudgeEndpoint, ledger: Path) -> None:
         """`ledger`: folder that keeps what was asked, answered and paid."""
         ledger.mkdir(parents=True, exist_ok=True)
-        self.name = judge_name(endpoint) or ""
+        self.name = model_name(endpoint)
         self.calls, self.cost = 0, 0.0
         self._endpoint = endpoint
         self._ledger = str(ledger)

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Fault, Item, Prediction
+from tasks.evaluation.decisive import own_settings, prompt_hash
 from tasks.evaluation.measured import Measured, measured
 
 
@@ -43,7 +44,11 @@ class FileScores:
     """What prediction files are worth by one protocol.
 
     Attributes:
-        judge: who decided where rules did not; "" where rules decided all.
+        split: of the annotation files, as the caller calls it; "" where nobody says.
+        judge: who decided where rules did not, model and version; "" where rules decided all.
+        prompt_hash: of the benchmark's texts. Those for the judge decided; whether the model was asked by the others,
+            with which frames and decoding, no prediction file says.
+        settings: of the benchmark, those that are not its own.
         graded: every item in every aspect.
         measured: in the order of the official table.
         predictions: how many items have one.
@@ -51,8 +56,11 @@ class FileScores:
     """
 
     benchmark: str
+    split: str
     protocol: str
     judge: str
+    prompt_hash: str
+    settings: dict[str, Any]
     graded: Sequence[Graded]
     measured: Sequence[Measured]
     predictions: int
@@ -70,6 +78,7 @@ def score_files(
     predictions: Sequence[Path],
     protocol: str,
     judge: Judge | None = None,
+    split: str = "",
 ) -> FileScores:
     """Score prediction files.
 
@@ -79,6 +88,7 @@ def score_files(
         predictions: in the official form.
         protocol: of the benchmark's.
         judge: who decides where rules do not; None: no one.
+        split: what the annotation files are called.
 
     Raises:
         FormatError: a file cannot be read at all, or is no file of this benchmark.
@@ -90,8 +100,11 @@ def score_files(
     graded = grades_of(benchmark, asked.items, given.by_id, protocol, judge)
     return FileScores(
         benchmark=benchmark.name,
+        split=split,
         protocol=protocol,
         judge=judge.name if judge is not None and any(each.grade.judged for each in graded) else "",
+        prompt_hash=prompt_hash(benchmark.texts),
+        settings=own_settings(benchmark),
         graded=graded,
         measured=[measured(metric) for metric in benchmark.metrics(graded, protocol)],
         predictions=len(given.by_id),

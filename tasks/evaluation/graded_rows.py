@@ -12,7 +12,7 @@ from benchmarks.grades import Graded
 from benchmarks.items import Item, Prediction
 from benchmarks.registry import benchmark
 from tasks.evaluation.entries import Entry
-from tasks.evaluation.items import Row, grade_of, item_of, prediction_of
+from tasks.evaluation.items import Row, graded_items, item_of, prediction_of
 from tasks.label_versions import made_from
 
 if TYPE_CHECKING:
@@ -65,15 +65,11 @@ class AnsweredRows:
     def _put_together(self, entry: Entry) -> Answers:
         said = self._once(("predictions", entry.stages["predictions"]), lambda: self._said(entry))
         items = self._once(("questions", entry.stages["questions"]), lambda: self._items(entry))
-        grades = {(row["question"], row["aspect"]): row for row in _ok(self.lake, "grades", entry)}
+        grades = _rows(self.lake, "grades", entry)
+        predictions = {name: prediction for name, (prediction, _) in said.items()}
         return Answers(
-            [
-                Graded(item, aspect, said[item.id][0] if item.id in said else None, grade_of(row))
-                for item in items
-                for aspect in item.aspects
-                if (row := grades.get((item.id, aspect))) is not None
-            ],
-            {key: row["reply"] for key, row in grades.items() if row["reply"]},
+            graded_items(items, predictions, grades, entry.protocol),
+            {(row["question"], row["aspect"]): row["reply"] for row in grades if row["reply"]},
             {name: shown for name, (_, shown) in said.items()},
             made_from(self.lake, entry.stages["predictions"]).get("frames"),
         )
@@ -99,5 +95,9 @@ def benchmark_of(lake: Lake, entry: Entry) -> Benchmark:
 
 
 def _ok(lake: Lake, table: str, entry: Entry) -> list[Row]:
+    return [row for row in _rows(lake, table, entry) if row["status"] == "ok"]
+
+
+def _rows(lake: Lake, table: str, entry: Entry) -> list[Row]:
     rows: list[Row] = lake.table(table).read(entry.stages[table]).to_pylist()
-    return [row for row in rows if row["status"] == "ok"]
+    return rows

@@ -195,13 +195,14 @@ class GradeAnswers:
     def _row(self, item: dict[str, Any], aspect: str, decided: _Decided) -> dict[str, Any]:
         grade, last = decided.grade, decided.replies[-1] if decided.replies else None
         assert grade is not None
+        judge = self._settings.judge if last is not None else None
         return {
             "benchmark": self._settings.benchmark.name,
             "question": item["item_id"],
             "video": item["video"],
             "aspect": aspect,
             "protocol": self._settings.protocol,
-            "judge": judge_name(self._settings.judge) if last is not None else None,
+            "judge": None if judge is None else judge_name(judge, self._settings.config),
             "outcome": grade.status,
             "correct": grade.correct,
             "score": grade.score,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.grades import Grade
+from benchmarks.grades import Grade, Graded
 from benchmarks.items import Item, Prediction
 from storage.lake import Lake
 from tasks.stage import StageRef
@@ -63,6 +63,29 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
 def grade_of(row: Mapping[str, Any]) -> Grade:
     """The grade that a row of table `grades` holds."""
     return Grade(row["outcome"], row["correct"], row["score"], row["parsed"], row["judge"] is not None)
+
+
+def graded_items(
+    items: Iterable[Item], predictions: Mapping[str, Prediction], grades: Iterable[Mapping[str, Any]], protocol: str
+) -> list[Graded]:
+    """Every aspect of every item in their order, with its grade.
+
+    Where the grading of an item failed (its worker died, say), its row is quarantined and nothing was decided. Such a
+    grade is one without a verdict: wrong under "strict", and elsewhere what the protocol makes of a judge that failed.
+
+    Args:
+        items: of the benchmark.
+        predictions: by the id of the item.
+        grades: rows of table `grades`.
+        protocol: by which was graded.
+    """
+    known = {(row["question"], row["aspect"]): grade_of(row) for row in grades if row["status"] == "ok"}
+    failed = Grade("no verdict", correct=False, score=0.0) if protocol == "strict" else Grade("no verdict")
+    return [
+        Graded(item, aspect, predictions.get(item.id), known.get((item.id, aspect), failed))
+        for item in items
+        for aspect in item.aspects
+    ]
 
 
 def asked_rows(lake: Lake, questions: StageRef) -> list[Row]:

@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from storage.lake import Lake
 
 
-def judge_name(judge: ModelRef | RewardRef | JudgeEndpoint | None) -> str | None:
-    """A judge, or a model that is scored, as grades and scores name it: its model, and what tells its version and
-    settings.
+def model_name(model: ModelRef | RewardRef | JudgeEndpoint) -> str:
+    """A model as scores name it: with what tells its version, and of one behind an endpoint its settings too."""
+    return f"{model.model if isinstance(model, JudgeEndpoint) else model.label}@{model.identity}"
+
+
+def judge_name(judge: ModelRef | JudgeEndpoint, grading: GradingConfig) -> str:
+    """A judge as grades and scores name it: its model, what tells its version, and how it replies.
+
+    The identity of an endpoint says that already; that of weights here does not.
     """
-    if judge is None:
-        return None
-    return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"
+    if isinstance(judge, JudgeEndpoint):
+        return model_name(judge)
+    replies = ", ".join(f"{name} {value:g}" for name, value in grading.decoding.items())
+    return f"{model_name(judge)} ({replies})"
 
 
 def asks_judge(made: Benchmark, item: Item, protocol: str) -> bool:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import Benchmark
 from tasks.evaluation.comparison import Comparison, Difference, compare
-from tasks.evaluation.conditions import OVERALL, Condition, conditions_of, main_conditions
+from tasks.evaluation.conditions import OVERALL, Condition, alike, comparable, conditions_of, main_conditions
 from tasks.evaluation.entries import Scores
 from tasks.evaluation.faults import Faults, faults_of
 from tasks.evaluation.flips import Example, examples_of
 from tasks.evaluation.graded_rows import AnsweredRows, Answers, benchmark_of
-from tasks.evaluation.plots import category_panels
+from tasks.evaluation.plots import category_panels, not_drawn
 from tasks.evaluation.published_scores import Shelf, published_benchmarks, shelves_of
 from tasks.pages import render, without_places, write
 from tasks.report_plots import Panel
@@ -52,8 +52,8 @@ class Compared:
 class EvaluationPage:
     """Everything on the page. Empty lists are parts that this evaluation does not have.
 
-    `panels` and examples of flips are those of each benchmark's main condition (`main_conditions`), by its anchor: the
-    other protocols read the same answers.
+    `panels`, `not_drawn` (figures left out) and examples of flips are those of each benchmark's main condition
+    (`main_conditions`), by its anchor: the other protocols read the same answers.
     """
 
     run: str
@@ -62,6 +62,7 @@ class EvaluationPage:
     conditions: list[Condition]
     series: dict[str, int]
     panels: dict[str, list[Panel]]
+    not_drawn: dict[str, list[str]]
     compared: list[Compared]
     faults: list[Faults]
     shelves: list[Shelf]
@@ -88,23 +89,26 @@ def evaluation_page(
     """
     conditions = conditions_of(scores.entries)
     series = {name: place for place, name in enumerate(dict.fromkeys(each.checkpoint for each in scores.entries))}
-    main = main_conditions(conditions)
+    together = comparable(conditions)
+    main = {alike(each) for each in main_conditions(together)}
     compared: list[Compared] = []
     faults: list[Faults] = []
     for name in dict.fromkeys(each.benchmark for each in conditions):
-        own, rows = [each for each in conditions if each.benchmark == name], AnsweredRows(lake)
-        for condition in own:
-            compared += _comparisons(rows, condition, examples if condition in main else 0)
-        found = faults_of(rows, own)
+        rows = AnsweredRows(lake)
+        for condition in (each for each in together if each.benchmark == name):
+            compared += _comparisons(rows, condition, examples if alike(condition) in main else 0)
+        found = faults_of(rows, [each for each in conditions if each.benchmark == name])
         faults += [] if found is None else [found]
-    headline, notes = _headline(conditions, compared)
+    headline, notes = _headline(together, compared)
+    drawn = {_anchor(place): each for place, each in enumerate(conditions) if alike(each) in main}
     page = EvaluationPage(
         run=scores.run,
         headline=headline,
         notes=notes,
         conditions=conditions,
         series=series,
-        panels={_anchor(place): category_panels(each, series) for place, each in enumerate(conditions) if each in main},
+        panels={anchor: category_panels(each, series) for anchor, each in drawn.items()},
+        not_drawn={anchor: not_drawn(each) for anchor, each in drawn.items()},
         compared=compared,
         faults=faults,
         shelves=[each for each in shelves_of(scores.entries) if each.benchmark in published_benchmarks()],

@@ -8,15 +8,27 @@ from tasks.evaluation.conditions import Breakdown, Condition
 from tasks.report_plots import GRID, INK, WIDE_IN, Panel, color_of, drawing, marker_of, svg_text
 
 _ROW_IN = 0.17  # Of one checkpoint in one group.
-_MOST_GROUPS = 40
+_MOST_GROUPS = 40  # That a figure holds.
 
 
 def category_panels(condition: Condition, series: Mapping[str, int]) -> list[Panel]:
-    """A figure for each kind of group of each metric; `series` has the checkpoints' colours."""
+    """A figure for each kind of group of each metric; `series` has the checkpoints' colours.
+
+    A kind of one group has none, and neither has one of more than fit, for which see `not_drawn`.
+    """
     return [
         Panel(_title(each), _drawn(each, condition.checkpoints, series))
         for each in condition.breakdowns
         if 1 < len(each.groups) <= _MOST_GROUPS
+    ]
+
+
+def not_drawn(condition: Condition) -> list[str]:
+    """Why kinds of group have no figure, a sentence each: they are too many for one."""
+    return [
+        f"{_title(each)}: its {len(each.groups):,} rows are more than the {_MOST_GROUPS} that a figure holds."
+        for each in condition.breakdowns
+        if len(each.groups) > _MOST_GROUPS
     ]
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.grades import Graded
 from benchmarks.items import Prediction
-from benchmarks.registry import benchmark
 from models.endpoint_settings import JudgeEndpoint
 from storage.lake import Lake
-from tasks.evaluation.config import ScoredBenchmark
+from tasks.evaluation.comparisons import asked_texts, compared_by
+from tasks.evaluation.config import GradingConfig, ScoredBenchmark
+from tasks.evaluation.decisive import own_settings, prompt_hash
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
-from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
-from tasks.evaluation.judges import asks_judge, judge_name
+from tasks.evaluation.items import Row, graded_items, item_of, predictions_by_question
+from tasks.evaluation.judges import asks_judge, judge_name, model_name
 from tasks.evaluation.measured import measured
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.spoken import subtitle_faults
@@ -46,6 +45,7 @@ class Evaluated:
         judge: who decided where rules did not.
         questions, predictions, grades: the stages.
         n_frames: of its frame set; 0: not known.
+        grading: how a local judge replied, and with what texts a judge or ranker that is scored was asked.
     """
 
     label: str
@@ -58,6 +58,7 @@ class Evaluated:
     predictions: StageRef
     grades: StageRef
     n_frames: int = 0
+    grading: GradingConfig = field(default_factory=GradingConfig)
 
 
 def results(
@@ -111,7 +112,6 @@ class _Asked:
     questions: list[Row]
     predictions: dict[str, Prediction]
     graded: list[Graded]
-    grades: list[Row]
     faults: dict[str, int]
 
     @classmethod
@@ -122,24 +122,16 @@ class _Asked:
         predictions = predictions_by_question(lake, about.predictions)
         columns = ["status", "reason"]
         said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
-        graded, grades = list[Graded](), list[Row]()
-        by_aspect = {
-            (row["question"], row["aspect"]): row
-            for row in lake.table(about.grades.table).read(about.grades.key).to_pylist()
-            if row["status"] == "ok"
-        }
-        for item in map(item_of, items):
-            for aspect in item.aspects:
-                if (row := by_aspect.get((item.id, aspect))) is not None:
-                    graded.append(Graded(item, aspect, predictions.get(item.id), grade_of(row)))
-                    grades.append(row)
+        grades = lake.table(about.grades.table).read(about.grades.key).to_pylist()
+        graded = graded_items(map(item_of, items), predictions, grades, about.protocol)
         # An item without a video is among the questions and among what was not answered: it counts once.
         unasked = [row["reason"] for row in rows if row["status"] != "ok"]
         unasked += [row["reason"] for row in said if row["status"] != "ok"]
-        faults: dict[str, int] = Counter(reason.partition(": ")[0] for reason in unasked)
+        faults: dict[str, int] = Counter(map(_kind, unasked))
+        faults |= Counter(f"not graded: {_kind(row['reason'])}" for row in grades if row["status"] != "ok")
         if (folder := about.scored.spoken) is not None:
             faults |= spoken(folder, tuple(dict.fromkeys(row["named"] for row in items if not row["reason"])))
-        return cls(about, items, predictions, graded, grades, faults)
+        return cls(about, items, predictions, graded, faults)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -164,19 +156,19 @@ class _Asked:
     def _plain(self) -> Entry:
         """What all numbers share."""
         about, scored = self.about, self.about.scored
-        texts = json.dumps(dict(scored.made.texts), sort_keys=True)
+        texts, decoding = self._asked()
         return Entry(
             benchmark=about.label,
             registry=scored.benchmark,
             split=scored.split,
             checkpoint=about.checkpoint,
-            model=judge_name(about.model) or "",
+            model=model_name(about.model),
             protocol=about.protocol,
-            judge=(judge_name(about.judge) or "") if self._may_ask() else "",
-            prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],
+            judge=self._judge(),
+            prompt_hash=prompt_hash(texts),
             frames=scored.frame_set,
             n_frames=about.n_frames,
-            decoding=asdict(scored.sampling),
+            decoding=decoding,
             settings=_settings(scored),
             limit=scored.limit,
             metric="",
@@ -189,7 +181,7 @@ class _Asked:
             printed="",
             scale=1.0,
             digits=None,
-            statuses=dict(sorted(Counter(row["outcome"] for row in self.grades).items())),
+            statuses=dict(sorted(Counter(each.grade.status for each in self.graded).items())),
             faults=dict(sorted(self.faults.items())),
             stages={
                 "questions": about.questions.key,
@@ -198,14 +190,24 @@ class _Asked:
             },
         )
 
-    def _may_ask(self) -> bool:
-        """Whether a judge may be asked, though none need have been: numbers of one condition stay side by side."""
+    def _asked(self) -> tuple[dict[str, str], dict[str, float]]:
+        """The texts that model and judge were given, and how the model's replies were drawn."""
+        about, scored = self.about, self.about.scored
+        texts = dict(scored.made.texts)
+        if scored.pairs == "likelihood":
+            return texts, asdict(scored.sampling)
+        asked = asked_texts(scored, about.model, about.grading)
+        return texts | asked, compared_by(scored, about.model, about.grading)
+
+    def _judge(self) -> str:
+        """The judge that may be asked, though none need have been: numbers of one condition stay side by side."""
         about = self.about
         if about.judge is None:
-            return False
-        return any(row["judge"] is not None for row in self.grades) or any(
+            return ""
+        asked = any(each.grade.judged for each in self.graded) or any(
             asks_judge(about.scored.made, item_of(row), about.protocol) for row in self.questions
         )
+        return judge_name(about.judge, about.grading) if asked else ""
 
     def write(self, folder: Path) -> None:
         """The predictions as the official script reads them."""
@@ -217,9 +219,12 @@ class _Asked:
 
 def _settings(scored: ScoredBenchmark) -> dict[str, Any]:
     """What decides the numbers beside texts, frames and decoding, where it is not the benchmark's own."""
-    usual, made = benchmark(scored.benchmark), scored.made
-    chosen = {name: value for name, value in scored.settings.items() if getattr(made, name) != getattr(usual, name)}
+    chosen = own_settings(scored.made)
     chosen |= {"pairs": scored.pairs} if scored.pairs != "likelihood" else {}
     chosen |= {"subtitles": True} if scored.subtitles is not None else {}
-    plain: dict[str, Any] = json.loads(json.dumps(chosen, sort_keys=True, default=str))
-    return plain
+    return chosen
+
+
+def _kind(reason: str) -> str:
+    """The kind of a reason for which an item is quarantined."""
+    return reason.partition(": ")[0]

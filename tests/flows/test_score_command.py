@@ -99,7 +99,45 @@ def test_what_is_asked_wrongly_says_what_is_known(files: tuple[str, str]) -> Non
         score(files, "--annotations", files[0])
     with pytest.raises(ValueError, match="has no setting 'deep'"):
         score(files, "--set", "deep=1")
-    assert "loud" not in score(files, "--set", "loud=true")
+
+
+def test_scores_say_what_they_were_measured_with(files: tuple[str, str]) -> None:
+    plain, other = score(files), score(files, "--set", "loud=true", "--split", "val")
+    assert "frames and decoding not known" in plain
+    assert "settings" not in plain
+    assert "quiz · val · protocol official" in other
+    assert "settings loud true" in other
+    said = json.loads(score(files, "--set", "loud=true", "--split", "val", "--json"))
+    assert (said["split"], said["settings"]) == ("val", {"loud": True})
+    assert said["frames"] == said["decoding"] == "not known"
+    compared = ("compare", "quiz", "--annotations", files[0], "--first", files[1], "--second", files[1])
+    both = json.loads(run(*compared, "--split", "val", "--json"))
+    assert both.items() >= {"split": "val", "settings": {}, "prompt_hash": said["prompt_hash"]}.items()
+    assert "quiz · val · protocol official" in run(*compared, "--split", "val")
+
+
+def test_scores_by_other_texts_for_the_judge_are_told_apart(tmp_path: Path) -> None:
+    asked = tmp_path / "questions.json"
+    asked.write_text(json.dumps([{"question": "who?", "answer": "a dog", "video_name": "v", "question_id": "1"}]))
+    said = tmp_path / "said.json"
+    said.write_text(json.dumps([{"id": "1", "question": "who?", "answer": "a dog", "pred": "a dog"}]))
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "qa_user.txt").write_text("Is {prediction} the same as {answer}?")
+    command = ["score", "msvd_qa", "--annotations", str(asked), "--predictions", str(said), "--protocol", "strict"]
+    with FakeEndpoint(lambda _: Said(completion("{'pred': 'yes', 'score': 4}"))) as endpoint:
+        judge = tmp_path / "judge.yaml"
+        judge.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\n")
+        command += ["--judge", str(judge), "--ledger", str(tmp_path / "ledger")]
+        ours, own = ([*command, *more] for more in ([], ["--set", f"prompts={prompts}"]))
+        titles = [run(*each).splitlines()[0] for each in (ours, own)]
+        told = [json.loads(run(*each, "--json")) for each in (ours, own)]
+    assert titles[0] != titles[1]
+    assert told[0]["prompt_hash"] != told[1]["prompt_hash"]
+    for title, each in zip(titles, told, strict=True):
+        assert f"prompts {each['prompt_hash']}" in title
+    assert told[0]["judge"] == told[1]["judge"]
+    assert (told[0]["settings"], told[1]["settings"]) == ({}, {"prompts": str(prompts)})
 
 
 def test_a_judge_is_asked_for_and_decides(files: tuple[str, str], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from models.judge import VerdictJudge
 from models.settings import RewardForm
 from tasks.evaluation.comparers import Comparing
 from tasks.evaluation.comparisons import comparisons
+from tasks.evaluation.conditions import conditions_of
 from tasks.evaluation.config import AnswersConfig, GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
@@ -30,7 +31,7 @@ from tasks.evaluation.results import Evaluated, results
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import WorkerPool
 from tasks.frames import FramesConfig
-from tasks.judge_prompts import JudgePrompts
+from tasks.judge_prompts import JudgePrompts, RankPrompts
 from tasks.progress import SilentProgress
 from tasks.stage import RunContext, StageResult
 from tasks.tokens import VisualTokens
@@ -75,16 +76,24 @@ def triplets(made: World, by: str = "verdict", name: str = "triplets.jsonl", **m
     return ScoredBenchmark.model_validate({"benchmark": "video_reward_bench", **about})
 
 
-def compare(ctx: RunContext, seen: Looked, model: Comparing) -> StageResult:
+def compare(ctx: RunContext, seen: Looked, model: Comparing, grading: GradingConfig = GRADING) -> StageResult:
     shown = seen.sampled if isinstance(model, JudgeEndpoint) else seen.tokens
     about = (seen.scored, seen.asked, seen.sampled, shown, model, "judge", "mine")
-    return comparisons(ctx, AnswersConfig(shard_size=4), *about, GRADING)
+    return comparisons(ctx, AnswersConfig(shard_size=4), *about, grading)
 
 
-def overall(ctx: RunContext, seen: Looked, result: StageResult, model: Comparing, folder: Path) -> dict[str, Entry]:
+def overall(
+    ctx: RunContext,
+    seen: Looked,
+    result: StageResult,
+    model: Comparing,
+    folder: Path,
+    grading: GradingConfig = GRADING,
+) -> dict[str, Entry]:
     """The numbers over all triplets, by metric."""
     graded = grades(ctx, GradingConfig(), seen.scored, seen.asked, result, None, "strict", "judge", "mine")
-    done = Evaluated("mine", seen.scored, "judge", model, "strict", None, seen.asked.ref, result.ref, graded.ref)
+    stages = (seen.asked.ref, result.ref, graded.ref)
+    done = Evaluated("mine", seen.scored, "judge", model, "strict", None, *stages, grading=grading)
     entries = read_scores(results(ctx.lake, "r", [done], folder / "out", SilentProgress())).entries
     return {each.metric: each for each in entries if each.group == "overall"}
 
@@ -199,6 +208,39 @@ def test_a_ranker_is_shown_both_answers_in_both_orders(
     rows = [row for (row,) in here.values() if row["status"] == "ok"]
     assert all(math.isnan(share) for row in rows for share in row["preferred"])
     assert all("no order in 1 attempts" in each for row in rows for each in row["replies"])
+
+
+def test_scores_say_what_was_asked_about_the_pairs_and_how_the_replies_were_drawn(
+    ctx: RunContext, made: World, server: FakeEndpoint, tmp_path: Path
+) -> None:
+    ranked = {"sampling": {"temperature": 0.5, "max_new_tokens": 8}, "reasks": 1}
+    remote = JudgeEndpoint(base_url=server.url, model="m", retries=0, reasks=0, temperature=0.3, max_tokens=9)
+    reward = RewardRef(MODEL, kept_reward(ctx.lake, MODEL, RewardForm(words=("yes", "no"))))
+    told: dict[str, Entry] = {}
+    for name, by, model, changes in (
+        ("verdict", "verdict", MODEL, {"prompts": PROMPTS}),
+        ("other verdict", "verdict", MODEL, {"prompts": {"verdict": f"{VERDICT_PROMPT} now"}}),
+        ("remote", "verdict", remote, {}),
+        ("other remote", "verdict", remote, {"prompts": {"endpoint": f"{JudgePrompts().endpoint} Now."}}),
+        ("reward", "verdict", reward, {}),
+        ("reward again", "verdict", reward, {"prompts": {"verdict": f"{VERDICT_PROMPT} now"}}),
+        ("listwise", "listwise", MODEL, ranked),
+        ("other listwise", "listwise", MODEL, {**ranked, "ranking": {"listwise": f"{RankPrompts().listwise} Now."}}),
+        ("remote listwise", "listwise", remote, ranked),
+    ):
+        grading = GradingConfig.model_validate(changes)
+        seen = looked_at(ctx, triplets(made, by=by, name="told.jsonl"), MODEL, SETS)
+        result = compare(ctx, seen, model, grading)
+        told[name] = overall(ctx, seen, result, model, tmp_path / name, grading)["accuracy"]
+    hashes = {name: each.prompt_hash for name, each in told.items()}
+    assert hashes["reward"] == hashes["reward again"], "it is asked by texts of its own"
+    assert hashes["listwise"] == hashes["remote listwise"]
+    assert len(set(hashes.values())) == 7
+    assert len(conditions_of([told["verdict"], told["other verdict"]])) == 2
+    decoding = {name: each.decoding for name, each in told.items()}
+    assert decoding["verdict"] == decoding["reward"] == {}, "no reply is drawn"
+    assert decoding["remote"] == decoding["remote listwise"] == {"temperature": 0.3, "max_new_tokens": 9, "reasks": 0}
+    assert decoding["listwise"] == {"temperature": 0.5, "max_new_tokens": 8, "top_p": 1.0, "reasks": 1}
 
 
 @pytest.mark.parametrize("by", ["verdict", "listwise"])

@@ -19,6 +19,7 @@ from tasks.evaluation.config import GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
 from tasks.evaluation.price import judge_prices
+from tasks.evaluation.published_scores import shelves_of
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
 from tasks.fanout import StageFailure, WorkerPool
@@ -209,7 +210,7 @@ def test_a_local_judge_reads_text_alone(ctx: RunContext, made: World) -> None:
         ((expected,),) = lm.generate([prompt], GradingConfig().sampling)
         assert (got["reply"], got["outcome"]) == (expected.text, "no verdict")
         assert (got["attempts"], got["cost"]) == (1, 0.0), "asked again, it would say the same"
-        assert got["judge"] == f"base@{MODEL.identity}"
+        assert got["judge"] == f"base@{MODEL.identity} (temperature 0, max_new_tokens 64)"
     assert greedy["marked"][0]["outcome"] == "no verdict"
     assert "placeholder" in greedy["marked"][0]["reply"]
     drawn = grade(ctx, seen, said, MODEL, sampling={"temperature": 1.0, "max_new_tokens": 4}, reasks=1)
@@ -285,6 +286,28 @@ def test_a_checkpoint_that_needed_no_judge_stands_beside_one_that_did(
     done = about(by_rules, seen, said, grade(ctx, seen, said, judge), judge)
     (first, *_) = read_scores(results(ctx.lake, "r", [done], tmp_path / "ruled", SilentProgress())).entries
     assert first.judge == "", "a protocol that asks no judge has none"
+
+
+def test_a_local_judge_that_replies_otherwise_is_another(ctx: RunContext, made: World, tmp_path: Path) -> None:
+    scored = made.scored(made.questions(), settings={"judged_by": "model"}, judge="local")
+    seen = looked_at(ctx, scored, MODEL)
+    said = answered(ctx, seen, MODEL)
+    entries: list[Entry] = []
+    drawn = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 4}
+    for number, how in enumerate(({}, {"sampling": {"temperature": 0.0, "max_new_tokens": 4}}, {"sampling": drawn})):
+        graded = grade(ctx, seen, said, MODEL, **how)
+        grading = GradingConfig.model_validate(how)
+        done = replace(about(scored, seen, said, graded, MODEL), grading=grading)
+        entries += read_scores(results(ctx.lake, "r", [done], tmp_path / f"{number}", SilentProgress())).entries
+        judges = {each["judge"] for (each,) in rows_of(ctx.lake, graded).values()}
+        assert judges == {entries[-1].judge}, "grades name it as scores do"
+    assert list(dict.fromkeys(each.judge for each in entries)) == [
+        f"base@{MODEL.identity} (temperature 0, max_new_tokens 64)",
+        f"base@{MODEL.identity} (temperature 0, max_new_tokens 4)",
+        f"base@{MODEL.identity} (temperature 1, max_new_tokens 4, top_p 0.9, reasks 2)",
+    ]
+    assert len(conditions_of(entries)) == 3
+    assert [len(shelf.rows) for shelf in shelves_of(entries, [])] == [1, 1, 1], "and no table of results holds two"
 
 
 def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path: Path) -> None:

@@ -316,6 +316,21 @@ def test_the_page_shows_settings_and_limit(tmp_path: Path) -> None:
     assert "Asked at most 60 items" in text
 
 
+def test_judges_that_were_asked_otherwise_are_compared_and_share_no_table(answered: Answered, tmp_path: Path) -> None:
+    strict = [each for each in answered.entries if each.protocol == "strict"]
+    asked = {"base": {"prompt_hash": "aaaa", "decoding": {}}, "tuned": {"prompt_hash": "bbbb"}}
+
+    def page(settings: dict[str, Any]) -> str:
+        told = [replace(each, settings=settings, **asked[each.checkpoint]) for each in strict]
+        assert [each.checkpoints for each in conditions_of(told)] == [["base"], ["tuned"]]
+        return evaluation_page(answered.lake, Scores("night", tuple(told)), tmp_path / "run").read_text()
+
+    pairs = page({"pairs": "verdict"})
+    assert "tuned against base: better on quiz · val · strict." in plain(pairs)
+    assert len(svgs(pairs)) == 2, "each table has its figure"
+    assert "No two checkpoints answered the same questions" in plain(page({}))
+
+
 def test_an_item_is_read_back_from_the_lake_as_it_was(answered: Answered) -> None:
     from tasks.evaluation.graded_rows import AnsweredRows, benchmark_of
 

@@ -26,6 +26,7 @@ from tasks.videos import VideosConfig, videos
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
 MODULE = "toy"
+CRASH = "crash the reader"  # A judge's reply that takes the grading of its item down.
 SETS = (FrameSet(name="policy", n=4), FrameSet(name="few", n=2))
 
 
@@ -80,6 +81,8 @@ class Toy:
 
     def judged(self, item: Item, aspect: str, reply: str, protocol: str) -> Grade:
         del item, aspect
+        if reply == CRASH:
+            raise RuntimeError(reply)
         try:
             score = int(reply)
         except ValueError:
