@@ -106,8 +106,8 @@ def test_what_is_told_to_keep_a_stage_is_not_in_its_key(tmp_path: Path) -> None:
     assert kept.startswith("What this stage has done is kept where you take fewer run.workers on one machine")
     for name in ("gradient_checkpointing (now false)", "fit_memory (now false)", "sampling_copy (now true)"):
         assert f"models.{name}" in kept
-        changed = replace(model, **{name.split()[0]: "(now true)" not in name})
-        assert changed.identity == model.identity
+        changed: Any = {name.split()[0]: "(now true)" not in name}
+        assert replace(model, **changed).identity == model.identity
     assert "forward" not in kept
     assert lowered == (
         "Lower sft.training.forward_tokens (now null), sft.training.forward_batch (now 3): with another value this "
