@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.parallel import ALONE, Team, share_out
 from models.sequences import Prompt
@@ -152,6 +152,21 @@ def in_batches(
         for index, value in zip(batch, values, strict=True):
             result[index] = value
     return torch.stack([value for value in result if value is not None])
+
+
+def in_columns(
+    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], loads: Sequence[Load], limits: Limits, team: Team = ALONE
+) -> list[Tensor]:
+    """Tensors [B, R] of all rows, in their order and within the limits, padded with 0 (False) to the longest.
+
+    Each worker of `team` computes its share of the passes; all get the whole.
+    """
+    parts = share_out(list(cut(singly(len(loads)), loads, limits)), compute, team)
+    width = max(part[0].shape[1] for part in parts)
+    return [
+        torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])
+        for column in zip(*parts, strict=True)
+    ]
 
 
 def sampling_loads(prompts: Sequence[Prompt], n: int, longest: int) -> list[Load]:

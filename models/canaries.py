@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.sequences import Prompt
+from models.batches import Limits, cut, in_columns, sampling_loads, singly
+from models.memory import ran_out
+from models.sequences import Prompt, Response
 from models.settings import Sampling
 from models.training import Metrics, TrainingError
 from models.video_lm import VideoLM
@@ -28,12 +30,14 @@ class Probe:
         blank: the same questions on a black video.
         responses: an answer to each, as tokens.
         base: the base's log-probabilities [B, R], taken before any adapter was added.
+        limits: of a pass.
     """
 
     prompts: Sequence[Prompt]
     blank: Sequence[Prompt]
     responses: Sequence[tuple[int, ...]]
     base: Tensor
+    limits: Limits
 
     @classmethod
     @torch.no_grad()
@@ -43,9 +47,10 @@ class Probe:
         prompts: Sequence[Prompt],
         blank: Sequence[Prompt],
         responses: Sequence[tuple[int, ...]],
+        limits: Limits,
     ) -> Probe:
-        """Ask the base; call it before the first adapter."""
-        return cls(prompts, blank, responses, lm.logprobs(prompts, responses)[0])
+        """Ask the base; call it before the first adapter. `limits`: as of the training's own passes."""
+        return cls(prompts, blank, responses, _logprobs(lm, prompts, responses, limits), limits)
 
 
 @torch.no_grad()
@@ -59,9 +64,9 @@ def check_adapter(lm: VideoLM, name: str, probe: Probe) -> Metrics:
         TrainingError: one of the two does not hold.
     """
     lm.use(name)
-    changed, _ = lm.logprobs(probe.prompts, probe.responses)
+    changed = _logprobs(lm, probe.prompts, probe.responses, probe.limits)
     with lm.reference():
-        reference, _ = lm.logprobs(probe.prompts, probe.responses)
+        reference = _logprobs(lm, probe.prompts, probe.responses, probe.limits)
     if not torch.equal(reference, probe.base):
         raise TrainingError("Training changed the frozen base: its log-probabilities are not those it began with.")
     change = float((changed - reference).abs().max())
@@ -89,11 +94,43 @@ def check_blank(lm: VideoLM, probe: Probe, max_new_tokens: int) -> Metrics:
     """
     longest = max(len(prompt.ids) for prompt in (*probe.prompts, *probe.blank))
     greedy = Sampling(temperature=0.0, max_new_tokens=min(max_new_tokens, lm.window - longest))
-    seen = lm.generate(probe.prompts, greedy)
-    unseen = lm.generate(probe.blank, greedy)
-    share = float(np.mean([a[0].ids != b[0].ids for a, b in zip(seen, unseen, strict=True)]))
+    seen = _answers(lm, probe.prompts, greedy, probe.limits)
+    unseen = _answers(lm, probe.blank, greedy, probe.limits)
+    share = float(np.mean([a.ids != b.ids for a, b in zip(seen, unseen, strict=True)]))
     if share == 0:
         raise TrainingError(
             "A black video gets the same answers: the model is blind to its frames. Check frame set and prompt."
         )
     return {"blank_canary": share}
+
+
+def _logprobs(lm: VideoLM, prompts: Sequence[Prompt], responses: Sequence[tuple[int, ...]], limits: Limits) -> Tensor:
+    """[B, R]. A model that is fitted to its memory goes through them one by one: nothing was measured yet.
+
+    Bits depend on who shares a pass, so base and adapter are asked in the same ones.
+    """
+
+    def compute(some: Sequence[int]) -> tuple[Tensor, ...]:
+        return lm.logprobs([prompts[i] for i in some], [responses[i] for i in some])
+
+    at_once = limits if lm.meter is None else Limits(1)
+    return in_columns(compute, lm.loads(prompts, responses), at_once)[0]
+
+
+def _answers(lm: VideoLM, prompts: Sequence[Prompt], sampling: Sampling, limits: Limits) -> list[Response]:
+    """One answer to each prompt."""
+    loads = sampling_loads(prompts, 1, sampling.max_new_tokens)
+    passes = cut(singly(len(prompts)), loads, limits)
+    return [answer for some in passes for answer in _fitting(lm, [prompts[i] for i in some], sampling)]
+
+
+def _fitting(lm: VideoLM, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+    """The answers of one pass, or of its halves where the model is fitted to its memory and that ran out."""
+    try:
+        return [answer for (answer,) in lm.generate(prompts, sampling)]
+    except Exception as error:
+        if lm.meter is None or len(prompts) == 1 or not ran_out(error):
+            raise
+    lm.meter.tidy()  # Not in the block above, where the error still holds what broke off.
+    half = len(prompts) // 2
+    return [answer for some in (prompts[:half], prompts[half:]) for answer in _fitting(lm, some, sampling)]

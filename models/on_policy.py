@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.batches import Batch, Limits, Load, cut, sampling_loads, singly
+from models.batches import Batch, Limits, cut, in_columns, sampling_loads, singly
 from models.losses import masked_mean
 from models.monitors import Monitors, repetition
 from models.parallel import ALONE, Team, share_out
@@ -144,21 +144,6 @@ def _logprobs(
 def limits_of(settings: PolicySettings) -> Limits:
     """How many answers of a rollout go through a model at once."""
     return Limits(settings.forward_batch, settings.forward_tokens)
-
-
-def in_columns(
-    compute: Callable[[Sequence[int]], tuple[Tensor, ...]], loads: Sequence[Load], limits: Limits, team: Team = ALONE
-) -> list[Tensor]:
-    """Tensors [B, R] of all rows, in their order and within the limits, padded with 0 (False) to the longest.
-
-    Each worker of `team` computes its share of the passes; all get the whole.
-    """
-    parts = share_out(list(cut(singly(len(loads)), loads, limits)), compute, team)
-    width = max(part[0].shape[1] for part in parts)
-    return [
-        torch.cat([nn.functional.pad(each, (0, width - each.shape[1])) for each in column])
-        for column in zip(*parts, strict=True)
-    ]
 
 
 def _described(sampled: Sampled) -> Metrics:

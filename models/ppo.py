@@ -22,13 +22,13 @@ from models.advantages import (
     token_rewards,
     whiten,
 )
+from models.batches import in_columns
 from models.losses import policy_loss, value_loss
 from models.on_policy import (
     POLICY,
     Sampled,
     Truth,
     batch_of,
-    in_columns,
     lengths_and_ends,
     limits_of,
     minibatches,

@@ -52,7 +52,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "tower": _STRING,
         "blob?": _STRING,
         "row?": _INT,
-        "n_frames?": _INT,
+        "n_frames?": _INT,  # That went through the tower: one that stands in two of its units went twice.
         "sets?": pa.list_(_FRAME_SET),  # As in `frames`; the indices are those of the kept tokens.
     },
     "instructions": {

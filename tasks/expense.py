@@ -135,6 +135,12 @@ def forget_gpu_peak() -> None:
         cuda.reset_peak_memory_stats()
 
 
+def empty_gpu_cache() -> None:
+    """What torch keeps of the card for later is free for whoever wants it."""
+    if (cuda := _cuda()) is not None:
+        cuda.empty_cache()
+
+
 def _resident_mib() -> float:
     import psutil
 

@@ -29,10 +29,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Economy:
-    """How often a video was decoded, and how often its kept frames went through each vision tower; 1.0 is once."""
+    """What was done once or more often for a video; 1.0 is once.
+
+    Attributes:
+        decodes_per_video: how often it was decoded.
+        tower_passes: how often it was encoded, by the vision tower.
+        tower_frames: frames that went through the tower for each frame that was kept. Above 1 where a tower folds time
+            and frame sets pair a frame with others, or where a clip's last frame fills up a pair.
+    """
 
     decodes_per_video: float | None
     tower_passes: dict[str, float] = field(default_factory=dict)
+    tower_frames: dict[str, float] = field(default_factory=dict)
 
 
 _Test = Callable[[float], bool]
@@ -109,7 +117,9 @@ def economy_of(lake: Lake) -> Economy:
         return Economy(decodes)
     sql = """WITH kept AS (SELECT video, max(len(timestamps)) AS n FROM frames WHERE status = 'ok' GROUP BY video),
                   seen AS (SELECT DISTINCT tower, video, item_key, n_frames FROM visual_tokens WHERE status = 'ok'),
-                  sums AS (SELECT tower, video, sum(n_frames) AS n FROM seen GROUP BY tower, video)
-             SELECT tower, sum(sums.n) / sum(kept.n) AS passes FROM sums JOIN kept USING (video)
-             GROUP BY tower ORDER BY tower"""
-    return Economy(decodes, {row["tower"]: float(row["passes"]) for row in query(lake, sql).to_pylist()})
+                  sums AS (SELECT tower, video, count(*) AS passes, sum(n_frames) AS n FROM seen GROUP BY tower, video)
+             SELECT tower, avg(sums.passes) AS passes, sum(sums.n) / sum(kept.n) AS frames
+             FROM sums JOIN kept USING (video) GROUP BY tower ORDER BY tower"""
+    found = query(lake, sql).to_pylist()
+    passes = {row["tower"]: float(row["passes"]) for row in found}
+    return Economy(decodes, passes, {row["tower"]: float(row["frames"]) for row in found})

@@ -291,7 +291,7 @@ def _finish(ctx: RunContext, stage: Stage, task: _Task) -> _Done:
         return _Done(counts, cached=True)
     work, bill, began = _plan(ctx, stage, task.items), Bill(), time.monotonic()
     try:
-        with naming_what_to_change(stage.name, stage.label, task.settings):
+        with naming_what_to_change(stage.name, stage.label, task.settings, stage.config):
             waited = _compute(ctx, work, task, bill)
     except BaseException:
         log_left(ctx, stage, bill, time.monotonic() - began)

@@ -55,6 +55,7 @@ def summary_of(page: Page) -> dict[str, Any]:
         "decodes_per_video": page.economy.decodes_per_video,
         "tower_passes_per_video": max(page.economy.tower_passes.values(), default=None),
         "tower_passes_per_tower": page.economy.tower_passes,
+        "tower_frames_per_kept_frame": page.economy.tower_frames,
         "checks": {each.name: each.passed for each in page.checks},
         "check_values": {each.name: each.values for each in page.checks},
         "command": page.command,

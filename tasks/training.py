@@ -278,7 +278,7 @@ class Questions:
         self.unseen = len(asked) - len(self.rows)
         if self.unseen:
             logger.warning("%d of %d questions of %r have no visual tokens", self.unseen, len(asked), split)
-        self._split = split
+        self._split, self._learning = split, training.config.training
         self.keep(self.rows)
 
     def fit(self, answer: Callable[[dict[str, Any]], int]) -> Fit:
@@ -312,7 +312,11 @@ class Questions:
         return self.lm.prompt(row["question"], self.tokens.frames(row["video"], self.frame_set))
 
     def probe(self, answer: Callable[[dict[str, Any]], str]) -> Probe:
-        """A few questions spread over the split, for the canaries; call it before the first adapter."""
+        """A few questions spread over the split, for the canaries; call it before the first adapter.
+
+        They go through the model within the limits of the training's own passes.
+        """
+        from models.batches import Limits
         from models.canaries import Probe
         from models.encoding import blank_like
 
@@ -327,4 +331,5 @@ class Questions:
                 self.lm.response_ids(answer(row))[: self.lm.window - len(prompt.ids)]
                 for row, prompt in zip(chosen, prompts, strict=True)
             ],
+            Limits(self._learning.forward_batch, self._learning.forward_tokens),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.meter import METER
 from storage.lake import Lake
 from tasks.fanout import Outcome
 from tasks.model_ref import ModelRef
@@ -92,7 +93,7 @@ class EncodeFrames:
 
     def process(self, items: list[dict[str, Any]], seed: int) -> list[Outcome]:  # noqa: ARG002 - nothing is drawn
         videos = [item["item_id"] for item in items]
-        encoded = [self._encode(self._frames[video]) for video in videos]
+        passed, encoded = zip(*map(self._counted, videos), strict=True)
         blob = self._lake.blobs.put_arrow(
             pa.table(
                 {
@@ -106,11 +107,17 @@ class EncodeFrames:
             )
         )
         return [
-            Outcome(video, [self._row(video, blob, row, each)])
-            for row, (video, each) in enumerate(zip(videos, encoded, strict=True))
+            Outcome(video, [self._row(video, blob, row, each, count)])
+            for row, (video, each, count) in enumerate(zip(videos, encoded, passed, strict=True))
         ]
 
-    def _row(self, video: str, blob: str, row: int, encoded: Encoded) -> dict[str, Any]:
+    def _counted(self, video: str) -> tuple[int, Encoded]:
+        """How many frames went through the tower, and what it made of them."""
+        before = replace(METER)
+        encoded = self._encode(self._frames[video])
+        return METER.since(before).calls, encoded
+
+    def _row(self, video: str, blob: str, row: int, encoded: Encoded, passed: int) -> dict[str, Any]:
         sets = self._frames[video]["sets"]
         clips = [{**each, "indices": list(rows)} for each, rows in zip(sets, encoded.clips, strict=True)]
         return {
@@ -118,7 +125,7 @@ class EncodeFrames:
             "tower": self._tower,
             "blob": blob,
             "row": row,
-            "n_frames": len({index for each in sets for index in each["indices"]}),
+            "n_frames": passed,
             "sets": clips,
         }
 

@@ -1,19 +1,20 @@
 """What runs inside one Ray worker process: built processors, kept between calls."""
 
 import faulthandler
+import gc
 import hashlib
 import os
 import pickle
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from models.memory import LATEST, ran_out
 from storage.errors import LakeError
-from tasks.expense import NOTHING, Expense, forget_gpu_peak, metered
+from tasks.expense import NOTHING, Expense, empty_gpu_cache, forget_gpu_peak, metered
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Outcome:
 
 
 class Processor(Protocol):
-    """The work of a stage. Built once a worker process for each `settings`: models are loaded in `__init__`."""
+    """The work of a stage. Built once a worker process for each `settings`: models are loaded in `__init__`.
+
+    One that also has `close()` is closed when its worker gives it up.
+    """
 
     def __init__(self, settings: Any) -> None: ...
 
@@ -114,9 +118,12 @@ class WorkerProcess:
         os.environ.update(environment)
 
     def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Reply:
-        """Builds the processor of `payload`, a pickled (class, settings); `fatal` is what its construction raised."""
-        for old in evict:
-            self._processors.pop(old, None)
+        """Builds the processor of `payload`, a pickled (class, settings); `fatal` is what its construction raised.
+
+        The memory of those that it evicts, and of those that came to their end, is free before.
+        """
+        self._drop(evict)
+        free_memory()
         forget_gpu_peak()
         LATEST.tried = None
         began = time.monotonic()
@@ -143,11 +150,11 @@ class WorkerProcess:
         try:
             outcomes = self._processors[key].process(items, seed)
         except (LakeError, ProcessorError, StageFailure) as error:
-            del self._processors[key]  # It has come to its end: whoever goes on begins with a new one.
+            self._drop([key])  # It has come to its end: whoever goes on begins with a new one.
             return Reply(fatal=portable(error))
         except Exception as error:
             if ran_out(error):
-                del self._processors[key]
+                self._drop([key])
                 return Reply(fatal=OutOfMemory.of(error, "this call"))
             return Reply(failure=f"{type(error).__name__}: {error}".rstrip(": "))
         finally:
@@ -158,6 +165,21 @@ class WorkerProcess:
             if wrong
             else Reply(outcomes)
         )
+
+    def _drop(self, keys: Iterable[str]) -> None:
+        """Gives up processors; one that has something to close (`close`) closes it."""
+        for key in keys:
+            if (close := getattr(self._processors.pop(key, None), "close", None)) is not None:
+                close()
+
+
+def free_memory() -> None:
+    """Gives back what nobody holds any more, on the card too.
+
+    A model is a circle of references: left to Python's own collection it may stay on the card for a whole stage.
+    """
+    gc.collect()
+    empty_gpu_cache()
 
 
 def contract_breach(items: list[dict[str, Any]], outcomes: list[Outcome]) -> str | None:

@@ -9,6 +9,7 @@ from tasks.expense import NOTHING, Expense
 from tasks.worker import Reply, WorkerProcess
 
 KEPT_PROCESSORS = 2
+KEPT_ON_GPU = 1  # A card that holds one model seldom holds two; plan and doctor count one.
 
 
 class WorkerError(RuntimeError):
@@ -30,6 +31,7 @@ class Worker:
         self.closed = False
         self._environment = environment
         self._gpus = gpus
+        self._kept = KEPT_ON_GPU if gpus else KEPT_PROCESSORS
         self._actor: Any = None
         self._loaded: list[str] = []
 
@@ -54,7 +56,7 @@ class Worker:
         if key in loaded:
             loaded.append(loaded.pop(loaded.index(key)))
             return NOTHING
-        evict = loaded[: len(loaded) + 1 - KEPT_PROCESSORS] if len(loaded) >= KEPT_PROCESSORS else []
+        evict = loaded[: max(0, len(loaded) + 1 - self._kept)]
         reply: Reply = self._call(None, "prepare", key, payload, evict)
         del loaded[: len(evict)]
         if reply.fatal is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny import LORA, shake
 
 import miniature
 from miniature.world import QUESTIONS, render, sample_scene
+from models.batches import Limits
 from models.canaries import Probe, check_adapter, check_blank
 from models.encoding import blank_like
 from models.families import VideoFrames
@@ -33,18 +35,27 @@ def lm() -> VideoLM:
 @pytest.fixture
 def probe(lm: VideoLM) -> Probe:
     """Every question about a scene of its own, before the first adapter."""
+    return take(lm, Limits(len(QUESTIONS)))
+
+
+def take(lm: VideoLM, limits: Limits) -> Probe:
     rng = np.random.default_rng(3)
     scenes = [sample_scene(rng) for _ in QUESTIONS]
     shown = [lm.encode(render(scene)[1::2]) for scene in scenes]
     seen = [lm.prompt(question.text, each) for question, each in zip(QUESTIONS, shown, strict=True)]
     blank = [lm.prompt(question.text, blank_like(lm, each)) for question, each in zip(QUESTIONS, shown, strict=True)]
-    return Probe.take(lm, seen, blank, [lm.response_ids(q.answer(s)) for q, s in zip(QUESTIONS, scenes, strict=True)])
+    said = [lm.response_ids(question.answer(scene)) for question, scene in zip(QUESTIONS, scenes, strict=True)]
+    return Probe.take(lm, seen, blank, said, limits)
 
 
 @pytest.fixture
 def learned(lm: VideoLM, probe: Probe) -> VideoLM:
     """The model with an adapter "policy" that learned a little."""
     del probe  # taken before
+    return learn(lm)
+
+
+def learn(lm: VideoLM) -> VideoLM:
     lm.add_adapter("policy", LORA, seed=0)
     shake(lm.adapter_parameters("policy").values(), seed=1, scale=0.03)
     lm.use("policy")
@@ -58,6 +69,81 @@ def test_a_sound_model_passes(learned: VideoLM, probe: Probe) -> None:
 
 def test_answers_are_as_long_as_the_window_has_room(learned: VideoLM, probe: Probe) -> None:
     assert check_blank(learned, probe, learned.window)["blank_canary"] > 0.5
+
+
+class Watched:
+    """Notes how many go through a model at once, and is its meter; it has memory to sample for `room` prompts."""
+
+    def __init__(self, lm: VideoLM, monkeypatch: pytest.MonkeyPatch, room: int = 100) -> None:
+        self.read: list[int] = []
+        self.sampled: list[int] = []
+        self.tidied = 0
+        logprobs, generate = lm.logprobs, lm.generate
+
+        def reading(prompts: Any, *rest: Any, **more: Any) -> Any:
+            self.read.append(len(prompts))
+            return logprobs(prompts, *rest, **more)
+
+        def sampling(prompts: Any, *rest: Any, **more: Any) -> Any:
+            self.sampled.append(len(prompts))
+            if len(prompts) > room:
+                raise torch.OutOfMemoryError(f"CUDA out of memory for {len(prompts)} prompts.")
+            return generate(prompts, *rest, **more)
+
+        monkeypatch.setattr(lm, "logprobs", reading)
+        monkeypatch.setattr(lm, "generate", sampling)
+
+    def begin(self) -> None: ...
+
+    def most(self) -> int:
+        return 0
+
+    def free(self) -> int:
+        return 0
+
+    def tidy(self) -> None:
+        self.tidied += 1
+
+
+@pytest.mark.parametrize("limits", [Limits(3), Limits(100, tokens=120)])
+def test_the_limits_of_the_training_hold_and_change_no_result(
+    learned: VideoLM, probe: Probe, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check_adapter(learned, "policy", probe) | check_blank(learned, probe, ANSWER_TOKENS)
+    lm = VideoLM.load(str(BASE))
+    watched = Watched(lm, monkeypatch)
+    small = take(lm, limits)
+    assert torch.allclose(small.base, probe.base, atol=1e-5)
+    learn(lm)
+    again = check_adapter(lm, "policy", small) | check_blank(lm, small, ANSWER_TOKENS)
+    assert again == pytest.approx(found, rel=1e-4)
+    assert sum(watched.read) == 3 * len(QUESTIONS)
+    assert sum(watched.sampled) == 2 * len(QUESTIONS)
+    assert 1 < max(watched.read + watched.sampled) < len(QUESTIONS)
+    assert max(watched.read) <= limits.answers
+
+
+def test_a_model_that_is_fitted_to_its_memory_halves_what_does_not_fit(
+    learned: VideoLM, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check_adapter(learned, "policy", probe) | check_blank(learned, probe, ANSWER_TOKENS)
+    lm = VideoLM.load(str(BASE))
+    lm.meter = watched = Watched(lm, monkeypatch, room=4)
+    small = take(lm, Limits(8))
+    learn(lm)
+    again = check_adapter(lm, "policy", small) | check_blank(lm, small, ANSWER_TOKENS)
+    assert again == pytest.approx(found, rel=1e-4)
+    assert set(watched.read) == {1}
+    assert watched.sampled[:3] == [8, 4, 4]
+    assert watched.tidied == sum(count > 4 for count in watched.sampled)
+
+
+def test_memory_that_runs_out_is_an_error_where_passes_are_as_the_settings_say(
+    learned: VideoLM, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watched(learned, monkeypatch, room=4)
+    with pytest.raises(torch.OutOfMemoryError, match=f"for {len(QUESTIONS)} prompts"):
+        check_blank(learned, probe, ANSWER_TOKENS)
 
 
 def test_the_adapter_that_was_named_is_the_one_in_use_afterwards(learned: VideoLM, probe: Probe) -> None:

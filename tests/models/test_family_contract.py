@@ -11,6 +11,7 @@ import torch
 import zoo
 from torch import Tensor
 
+from models.batches import Limits
 from models.canaries import Probe, check_adapter
 from models.encoding import blank_like, encode_clips
 from models.families import FAMILIES, VideoFrames
@@ -222,7 +223,7 @@ def test_training_changes_the_adapter_alone_and_it_loads_again(folder: Path, tmp
     prompts = _prompts(own)
     answers = [own.response_ids(text) for text in ANSWERS]
     blank = [own.prompt(QUESTION, blank_like(own, _shown(own)))] * 3
-    probe = Probe.take(own, prompts, blank, answers)
+    probe = Probe.take(own, prompts, blank, answers, Limits(2))
     before = {name: value.clone() for name, value in own.core.named_parameters()}
     _adapted(own, scale=0.0)
     trainer = Trainer({"probe": own.adapter_parameters("probe")}, {"probe": 1e-2}, max_norm=1.0)

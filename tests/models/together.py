@@ -45,7 +45,7 @@ def _sft(lm: VideoLM, journal: Journal, team: Team) -> Metrics:
     asked = zip(prompts_of(lm), ANSWERS, strict=True)
     examples = [Example(prompt, lm.response_ids(answer)) for prompt, answer in asked]
     prompts, answers = [each.prompt for each in examples], [each.response for each in examples]
-    probe = Probe.take(lm, prompts, prompts, answers)
+    probe = Probe.take(lm, prompts, prompts, answers, Limits(2))
     loss = train_sft(lm, examples, SFT, 0, journal, team)
     return {"loss": loss, **check_adapter(lm, ADAPTER, probe)}
 

@@ -10,6 +10,7 @@ from small import BASE, base_model, committed, keep_scenes, scenes, small_run
 
 from miniature.checkpoint import CONTEXT_PROMPT
 from miniature.lessons import SLOTS
+from models.batches import Limits
 from models.rankings import Group
 from tasks.fanout import WorkerPool
 from tasks.group_policy import Groups, GrpoConfig, policy_by_ranks, policy_by_rewards
@@ -162,6 +163,8 @@ def test_a_question_keeps_its_video_where_another_is_left_out(
     lm = base_model().load(ctx.lake)
     left = Questions(ctx.lake, training, "rl", "policy", lm)
     assert left.unseen == 1
+    learned = config().training
+    assert left.probe(lambda row: row["question"]).limits == Limits(learned.forward_batch, learned.forward_tokens)
     ranking = RankSettings(ctx.lake_root, other.ref, labeler, config().ranking(judging(narrative=False)), "r")
     groups = Groups(ctx.lake, left.rows, ranking, None)
     for number, video in enumerate(VIDEOS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from models.settings import LoraSettings, SftSettings
 from tasks.candidates import CandidatesConfig
 from tasks.fanout import Outcome, OutOfMemory, StageFailure, Unit, WorkerPool
 from tasks.model_ref import ModelRef
-from tasks.out_of_memory import sizes_of
+from tasks.out_of_memory import naming_what_to_change, sizes_of
 from tasks.sft import SftConfig
 from tasks.stage import RunContext, Stage, run_stage
 from tasks.training import Trainer, Training
@@ -70,7 +70,8 @@ def _run(pool: WorkerPool, tmp_path: Path, settings: GreedySettings) -> None:
     from tasks.progress import SilentProgress
 
     ctx = RunContext(str(tmp_path / "lake"), "test", pool, SilentProgress(), max_quarantined=1.0, seed=0)
-    stage = Stage("candidates", "candidates", {}, (), None, {}, seed=0, shard_size=4, label="candidates rl")
+    config = {"batch_size": 16, "sampling": {"max_new_tokens": 512}}
+    stage = Stage("candidates", "candidates", config, (), None, {}, seed=0, shard_size=4, label="candidates rl")
     try:
         run_stage(ctx, stage, lambda: [{"item_id": "one"}], Greedy, settings)
     finally:
@@ -83,11 +84,39 @@ def test_a_stage_names_what_was_tried_and_the_settings_with_their_values(pool: W
     told = str(caught.value)
     assert told.startswith("Stage candidates rl ran out of memory in sampling from 16 prompts of up to 4,312 tokens")
     assert "tried to allocate 4503599627370496 bytes" in told
-    assert "Lower candidates.forward_tokens (now null), candidates.batch_size (now 16), " in told
+    assert "candidates.forward_tokens (now null), candidates.batch_size (now 16), " in told
     assert "candidates.sampling.max_new_tokens (now 512)" in told
     assert "models.dtype (now bfloat16)" in told
     assert "gradient_checkpointing" not in told, "nothing is learned here"
-    assert told.endswith("the same command goes on from it.")
+    assert told.endswith("Complete stages are kept otherwise: the same command goes on from them.")
+
+
+def test_what_is_told_to_keep_a_stage_is_not_in_its_key(tmp_path: Path) -> None:
+    """And what is told to lower is: a training far on its way must not begin anew without a word."""
+    model = ModelRef("somewhere", "content")
+    config = SftConfig(training=SftSettings(forward_batch=3), split="sft", frame_set="policy")
+    settings = GreedySettings(str(tmp_path), config, model)
+
+    def sentences(decisive: dict[str, Any]) -> list[str]:
+        with pytest.raises(StageFailure) as caught, naming_what_to_change("sft", None, settings, decisive):
+            raise OutOfMemory("in a pass.")
+        return str(caught.value).split(". ")
+
+    _, kept, lowered, other, *_ = sentences(config.model_dump(mode="json"))
+    assert kept.startswith("What this stage has done is kept where you take fewer run.workers on one machine")
+    for name in ("gradient_checkpointing (now false)", "fit_memory (now false)", "sampling_copy (now true)"):
+        assert f"models.{name}" in kept
+        changed: Any = {name.split()[0]: "(now true)" not in name}
+        assert replace(model, **changed).identity == model.identity
+    assert "forward" not in kept
+    assert lowered == (
+        "Lower sft.training.forward_tokens (now null), sft.training.forward_batch (now 3): with another value this "
+        "stage begins again"
+    )
+    assert other.startswith("With another models.dtype (now float32), models.quantization (now none), or fewer frames")
+    _, kept, lowered, *_ = sentences(config.model_dump(mode="json", exclude={"training": {"forward_batch"}}))
+    assert "sft.training.forward_batch (now 3)" in kept
+    assert "forward_batch" not in lowered
 
 
 def test_a_model_that_is_too_large_to_load_says_so(pool: WorkerPool, tmp_path: Path) -> None:

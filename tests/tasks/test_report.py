@@ -156,6 +156,7 @@ def test_summary_has_the_promised_keys(written: tuple[str, dict[str, Any]]) -> N
     }
     assert (summary["wall_seconds"], summary["cpu_seconds"], summary["peak_rss_mib"]) == (431.2, 702.5, 3480.0)
     assert (summary["decodes_per_video"], summary["tower_passes_per_video"]) == (1.0, 1.0)
+    assert summary["tower_frames_per_kept_frame"] == dict.fromkeys(summary["tower_passes_per_tower"], 1.0)
     assert summary["command"] == "rlaif run --preset miniature run.seed=0"
     assert {"python", "torch", "transformers"} <= set(summary["versions"])
 
@@ -378,3 +379,22 @@ def test_a_copied_row_is_no_second_decode_but_another_item_key_or_reader_is(tmp_
     lake.table("frames").commit_shard(twice, stage_key="twice", shard=0)
     assert economy_of(lake).decodes_per_video == 2.0
     assert list(economy_of(lake).tower_passes.values()) == [1.0]
+
+
+def test_a_video_that_was_encoded_twice_and_a_frame_that_was_are_counted(tmp_path: Path) -> None:
+    maker = report_lake.Maker(tmp_path / "lake", videos=4, per_video=1, steps=3)
+    maker.frames()
+    maker.visual_tokens()
+    lake = maker.made.lake
+    rows = lake.table("visual_tokens").read(maker.made.results["visual_tokens"].key).to_pylist()
+    for row in rows:
+        del row["stage_key"], row["shard"]
+    (tower,) = {row["tower"] for row in rows}
+    assert (economy_of(lake).tower_passes, economy_of(lake).tower_frames) == ({tower: 1.0}, {tower: 1.0})
+    pairs = [{**row, "tower": "pairs", "n_frames": 12} for row in rows]
+    lake.table("visual_tokens").commit_shard(pairs, stage_key="pairs", shard=0)
+    again = [{**row, "item_key": "other"} for row in rows[:2]]
+    lake.table("visual_tokens").commit_shard(again, stage_key="again", shard=0)
+    found = economy_of(lake)
+    assert found.tower_passes == {tower: 1.5, "pairs": 1.0}
+    assert found.tower_frames == {tower: 1.5, "pairs": 1.5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from models.sequences import Footage
 from models.settings import LoraSettings
 from models.video_lm import VideoLM
 from tasks.fanout import WorkerPool
+from tasks.model_ref import ModelRef
 from tasks.stage import RunContext
 from tasks.tokens import MissingTokensError, VisualTokens
 from tasks.visual_tokens import EncodeFrames, TowerSettings, VisualTokensConfig, decode_frames, visual_tokens
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+import zoo
 
 CONFIG = VisualTokensConfig(batch_frames=16, shard_size=2)
 SEEN = 10  # of a scene's frames stand in one of its sets
@@ -81,18 +86,37 @@ def test_adapters_share_the_tokens_of_their_base(ctx: RunContext, tmp_path: Path
     assert again.key == first.key
 
 
-def test_each_frame_that_is_shown_goes_through_the_tower_once(ctx: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    passed: list[int] = []
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames each pass of a tower was given."""
+    counts: list[int] = []
     tower = VideoLM.tower
 
     def counted(lm: VideoLM, frames: Any, of: int) -> Any:
-        passed.append(len(frames))
+        counts.append(len(frames))
         return tower(lm, frames, of)
 
     monkeypatch.setattr(VideoLM, "tower", counted)
+    return counts
+
+
+def test_each_frame_that_is_shown_goes_through_the_tower_once(ctx: RunContext, passed: list[int]) -> None:
     processor, items = _encode_here(ctx, batch_frames=6)
     processor.process(items, seed=0)
     assert passed == [6, 4] * 3
+
+
+def test_a_row_counts_what_went_through_a_tower_that_folds_time(
+    ctx: RunContext, tmp_path: Path, passed: list[int]
+) -> None:
+    """A frame that different sets pair with different frames goes through it once a pair."""
+    frames = keep_scenes(ctx.lake, scenes(1))
+    folding = ModelRef.of(str(zoo.save("qwen2_vl", tmp_path / "qwen")))
+    processor = EncodeFrames(TowerSettings(ctx.lake_root, frames.ref, folding, 16))
+    one = processor._frames["scenes/00.mp4"]
+    one["sets"] = [{**SETS[0], "indices": indices} for indices in ([0, 2, 4, 6], [2, 4])]
+    ((row,),) = [outcome.rows for outcome in processor.process([{"item_id": "scenes/00.mp4"}], seed=0)]
+    assert row["n_frames"] == sum(passed) == 6
 
 
 def test_the_batch_does_not_change_the_tokens(ctx: RunContext) -> None:
