@@ -53,13 +53,20 @@ def score(
     ledger: Ledger = None,
     settings: Settings = None,
     faults: Annotated[str, typer.Option("--faults", metavar="N|all", help="How many faults are listed.")] = "5",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say how many calls --judge will be asked and what they cost.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores prediction files of a benchmark; no model is run."""
     from flows.score_views import as_text, paid_as_json, paid_in_words, scores_as_json, scores_in_words
     from tasks.evaluation.file_scores import score_files
 
-    made, by = _benchmark(name, settings), _judge(judge, ledger)
+    made = _benchmark(name, settings)
+    if plan:
+        _say_price(made, _files(made, annotations), predictions, _protocol(made, protocol), judge, ledger, as_json)
+        return
+    by = _judge(judge, ledger)
     found = score_files(made, _files(made, annotations), predictions, _protocol(made, protocol), by)
     if as_json:
         _say(as_text({**scores_as_json(found), **paid_as_json(by)}))
@@ -94,6 +101,26 @@ def compare(
     else:
         for line in [*comparison_in_words(found, one, made, flips), *paid_in_words(by)]:
             _say(line)
+
+
+def _say_price(
+    made: Benchmark,
+    annotations: dict[str, Path],
+    predictions: Sequence[Path],
+    protocol: str,
+    judge: str | None,
+    ledger: Path | None,
+    as_json: bool,
+) -> None:
+    """What grading the files will take; no call is made and nothing is written."""
+    from flows.score_views import as_text, price_as_json, price_in_words
+    from tasks.evaluation.price import price_of_files
+
+    if judge is None:
+        raise ValueError("--plan says what a judge costs: name one with --judge.")
+    found = price_of_files(made, annotations, predictions, protocol, endpoint_of(judge), _kept_in(ledger))
+    for line in [as_text(price_as_json(found))] if as_json else price_in_words(found):
+        _say(line)
 
 
 def _names(first: Sequence[Path], second: Sequence[Path]) -> tuple[str, str]:
@@ -166,8 +193,12 @@ def _judge(given: str | None, ledger: Path | None) -> EndpointDecides | None:
         from flows.secrets import put_keys  # It imports Prefect.
 
         put_keys([endpoint])
-    cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif") / "scores"
-    return EndpointDecides(endpoint, ledger or cache)
+    return EndpointDecides(endpoint, _kept_in(ledger))
+
+
+def _kept_in(ledger: Path | None) -> Path:
+    """The folder of the ledger."""
+    return ledger or Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif") / "scores"
 
 
 def endpoint_of(given: str) -> JudgeEndpoint:

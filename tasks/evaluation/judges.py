@@ -104,7 +104,7 @@ class EndpointGradingJudge:
         from models.endpoint import EndpointError
 
         try:
-            return self._speaker.chat([_messages(call) for call in calls], again)
+            return self._speaker.chat([messages_of(call) for call in calls], again)
         except EndpointError as error:
             raise StageFailure(str(error)) from None
 
@@ -113,6 +113,7 @@ class EndpointGradingJudge:
         self._speaker.close()
 
 
-def _messages(call: Call) -> list[Message]:
+def messages_of(call: Call) -> list[Message]:
+    """A call as an endpoint is sent it."""
     system = [{"role": "system", "content": call.system}] if call.system is not None else []
     return [*system, {"role": "user", "content": call.user}]

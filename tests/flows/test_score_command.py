@@ -136,6 +136,27 @@ def test_a_judge_is_asked_for_and_decides(files: tuple[str, str], tmp_path: Path
     assert values == {"accuracy": 0.5, "score": 4.0}
 
 
+def test_a_judge_is_priced_before_it_is_asked(files: tuple[str, str], tmp_path: Path) -> None:
+    with FakeEndpoint(lambda _: Said(completion("no idea"))) as endpoint:
+        settings = tmp_path / "judge.yaml"
+        settings.write_text(
+            f"base_url: {endpoint.url}\nmodel: judge-1\nreasks: 1\nprice_output: 1000\nmax_tokens: 10\n"
+        )
+        options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
+        told = score(files, *options, "--plan")
+        found = json.loads(score(files, *options, "--plan", "--json"))
+        assert not endpoint.calls
+        assert not (tmp_path / "ledger").exists()
+        score(files, *options)
+        made = len(endpoint.calls)
+    assert "judge judge-1: 8 calls, " in told
+    assert "80 out, cost 0.08; at most 16 calls, cost 0.16" in told
+    assert (found["calls"], found["most_calls"], found["cost"]) == (8, made, pytest.approx(0.08))
+    assert "rules decide all" in score(files, "--judge", str(settings), "--plan")
+    with pytest.raises(ValueError, match="name one with --judge"):
+        score(files, "--protocol", "judged", "--plan")
+
+
 def test_a_judge_leaves_no_connection_open(files: tuple[str, str], tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"

@@ -212,6 +212,8 @@ def test_the_price_of_an_endpoint_that_compares_is_told_without_a_call(
     assert (price.calls, price.benchmarks) == (2 * 7, ("mine",)), "both orders of every pair"
     assert price.input_tokens > 14 * 4 * 100, "four pictures a call, and the text"
     assert price.cost == pytest.approx(14 * 50 * 4e-6)
+    assert price.most_calls == 14 * 3, "as often as its reasks let it be asked"
+    assert price.most_cost == pytest.approx(3 * price.cost)
     (twice,) = judge_prices({"mine": scored}, grading, **asked, comparing=["fake", "fake"])
     assert twice.calls == 2 * price.calls
     likely = triplets(made, by="likelihood", name="priced.jsonl")

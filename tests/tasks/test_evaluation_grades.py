@@ -18,7 +18,6 @@ from tasks.evaluation.conditions import conditions_of
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
-from tasks.evaluation.price import judge_prices
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
 from tasks.fanout import StageFailure, WorkerPool
@@ -317,15 +316,3 @@ def test_scores_say_the_settings_that_are_not_the_benchmarks_own(ctx: RunContext
     done = [Evaluated("mine", scored, "base", MODEL, "official", None, seen.asked.ref, said.ref, official.ref)]
     one = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries[0]
     assert (one.settings, one.limit, one.n + one.left_out) == ({"system": "Be short.", "subtitles": True}, 3, 3)
-
-
-def test_the_price_of_a_judge_is_told_without_a_call(made: World, server: FakeEndpoint, tmp_path: Path) -> None:
-    grading = GradingConfig(endpoints={"fake": endpoint(server, price_input=2.0, price_output=4.0, max_tokens=50)})
-    scored = made.scored(made.questions(), **JUDGED)
-    ruled = made.scored(made.questions())
-    (price,) = judge_prices({"mine": scored, "ruled": ruled}, grading, 3, str(tmp_path / "lake"))
-    assert (price.calls, price.benchmarks) == (3 * 6, ("mine",)), "protocols that ask the same share a call"
-    assert price.output_tokens == 18 * 50
-    assert price.cost == pytest.approx((price.input_tokens * 2 + price.output_tokens * 4) / 1e6)
-    assert not server.calls
-    assert not (tmp_path / "lake").exists()
