@@ -97,5 +97,5 @@ def _note(endpoint: JudgeEndpoint, typical: Typical | None) -> str:
         parts.append("set price_input and price_output to see money")
     if endpoint.reasks:
         bounded = "; a budget bounds them" if endpoint.budget is None else ""
-        parts.append(f"not in it: a reply without a verdict is asked for again, up to {endpoint.reasks} times{bounded}")
+        parts.append(f"not in it: replies without a verdict are asked for again (reasks {endpoint.reasks}){bounded}")
     return "; ".join(parts)
