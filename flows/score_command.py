@@ -95,6 +95,11 @@ def compare(
     made, by = _benchmark(name, settings), _judge(judge, ledger)
     asked, rules = _files(made, annotations), _protocol(made, protocol)
     one, other = (score_files(made, asked, files, rules, by) for files in (first, second))
+    if one.judge and other.judge and one.judge != other.judge:
+        raise ValueError(
+            f"Two versions of the judge decided, and their grades are not compared: {one.judge}; {other.judge}. Name "
+            "one version in the judge's `model`, or have both graded anew with an empty --ledger folder."
+        )
     found = paired(_names(first, second), made, rules, one.graded, other.graded)
     if as_json:
         _say(as_text({**comparison_as_json(found, one), **paid_as_json(by)}))

@@ -20,11 +20,18 @@ from models.video_lm import VideoLM
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said. `fault`: why nothing can be read from it, whatever it says; `cost`: what an endpoint took."""
+    """What a model said.
+
+    Attributes:
+        fault: why nothing can be read from it, whatever it says.
+        cost: what an endpoint took.
+        model: that an endpoint says has answered; "" where nobody says.
+    """
 
     text: str
     fault: str | None = None
     cost: float = 0.0
+    model: str = ""
 
 
 class Speaker(Protocol):

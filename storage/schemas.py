@@ -109,6 +109,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "output_tokens?": _LONG,
         "latency_s?": _REAL,
         "cost?": _REAL,
+        "answered_by?": _STRING,  # The models that its replies named.
         "arm": _STRING,
     },
     "rankings": {  # One row a candidate of a ranked group.
@@ -199,6 +200,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "reply?": _STRING,  # The judge's last.
         "attempts": _INT,  # How often the judge was asked.
         "cost?": _REAL,
+        "answered_by?": _STRING,  # The model that the reply of an endpoint named.
     },
     "stages": {
         "stage": _STRING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,26 @@ def _endpoint(settings: JudgeEndpoint, lake: str, workers: int, schema: dict[str
         )
     ledger = SqliteLedger(ledger_path(lake), settings)
     return Endpoint(settings, ledger, _key(settings), schema, settings.concurrency // workers)
+
+
+def answered_otherwise(asked: str, named: Iterable[str | None]) -> tuple[str, ...]:
+    """The models that replies named, in order, where it was not the one that was asked for alone; else nothing."""
+    names = tuple(sorted({each for each in named if each}))
+    return () if names == (asked,) else names
+
+
+def say_who_answered(asked: str, names: Sequence[str]) -> None:
+    """Warns that `names` answered in place of the model that was asked for."""
+    if not names:
+        return
+    several = " More than one version has answered: they are no one judge." if len(names) > 1 else ""
+    logger.warning(
+        "the endpoint was asked for the judge %r, and its replies name %s.%s To pin a judge, set `model` to the name "
+        "of a version: an alias is moved without a word",
+        asked,
+        ", ".join(names),
+        several,
+    )
 
 
 @functools.cache  # Each arm asks for it; to be told once is enough.

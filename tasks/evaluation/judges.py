@@ -33,6 +33,11 @@ def judge_name(judge: ModelRef | RewardRef | JudgeEndpoint | None) -> str | None
     return f"{judge.model if isinstance(judge, JudgeEndpoint) else judge.label}@{judge.identity}"
 
 
+def with_version(name: str, answered: Sequence[str]) -> str:
+    """A judge's name with the models that answered in its place (`answered_otherwise`)."""
+    return f"{name} answered by {', '.join(answered)}" if answered else name
+
+
 def asks_judge(made: Benchmark, item: Item, protocol: str) -> bool:
     """Whether a protocol asks a judge about an item where rules cannot read what was said to it."""
     requests = made.ask(item, Shown())

@@ -24,6 +24,7 @@ from tasks.evaluation.judges import asks_judge, judge_name
 from tasks.evaluation.measured import measured
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.spoken import subtitle_faults
+from tasks.evaluation.versions import named_in, with_versions
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -88,18 +89,20 @@ def results(
     bar = progress.start("results", len(evaluated))
     entries: list[Entry] = []
     written = set[tuple[str, str]]()
+    named = dict[str, set[str] | None]()
     spoken = cache(subtitle_faults)  # All checkpoints and protocols of a benchmark have the same.
     try:
         for each in evaluated:
             asked = _Asked.of(lake, each, spoken)
             entries += asked.entries(resamples, seed)
+            named[each.grades.key] = named_in(asked.grades)
             if (each.label, each.checkpoint) not in written:
                 written.add((each.label, each.checkpoint))
                 asked.write(folder / PREDICTIONS / each.label / each.checkpoint)
             bar.advance()
     finally:
         bar.finish()
-    write_scores(folder / SCORES, Scores(run, tuple(entries)))
+    write_scores(folder / SCORES, Scores(run, tuple(with_versions(entries, named))))
     return folder / SCORES
 
 

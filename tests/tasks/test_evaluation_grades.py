@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,50 @@ def test_a_checkpoint_that_needed_no_judge_stands_beside_one_that_did(
     done = about(by_rules, seen, said, grade(ctx, seen, said, judge), judge)
     (first, *_) = read_scores(results(ctx.lake, "r", [done], tmp_path / "ruled", SilentProgress())).entries
     assert first.judge == "", "a protocol that asks no judge has none"
+
+
+def test_scores_say_which_version_of_a_judge_answered(
+    ctx: RunContext, made: World, server: FakeEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One alias, moved between two checkpoints and while a third is graded; a fourth has nothing to be judged."""
+    ctx = replace(ctx, max_quarantined=1.0)
+    judge = endpoint(server)
+    plain = f"judge-1@{judge.identity}"
+    done: list[Evaluated] = []
+
+    def score(name: str, versions: Sequence[str | None], video: dict[str, str]) -> list[Entry]:
+        """The checkpoints so far, with another whose questions are its own; replies name the versions in turn."""
+        server.reply = lambda _: Said({"model": versions[len(server.calls) % len(versions)], **completion("4")})
+        rows = [{**row, "questions": [f"{name}: {row['questions'][0]}"], **video} for row in made.questions()]
+        seen = looked_at(ctx, made.scored(rows, **JUDGED, name=f"{name}.json"), MODEL)
+        said = answered(ctx, seen, MODEL)
+        graded = about(seen.scored, seen, said, grade(ctx, seen, said, judge), judge)
+        done.append(replace(graded, checkpoint=name))
+        caplog.clear()
+        found = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries
+        return [each for each in found if each.group == "overall"]
+
+    (asked_for,) = score("asked", ["judge-1"], {})
+    assert asked_for.judge == plain
+    assert not caplog.records
+    done.clear()
+    score("old", ["judge-1-0125"], {})
+    unjudged = score("unjudged", [None], {"video": "nowhere"})
+    assert {each.judge for each in unjudged} == {f"{plain} answered by judge-1-0125"}
+    (warned,) = caplog.records
+    assert "asked for the judge 'judge-1', and its replies name judge-1-0125. To pin" in warned.getMessage()
+    entries = score("new", ["judge-1-1106"], {})
+    entries = score("mixed", ["judge-1-0125", "judge-1-1106"], {})
+    assert {each.checkpoint: each.judge.removeprefix(plain) for each in entries} == {
+        "old": " answered by judge-1-0125",
+        "unjudged": "",  # Beside which of them it stands cannot be said.
+        "new": " answered by judge-1-1106",
+        "mixed": " answered by judge-1-0125, judge-1-1106",
+    }
+    assert len(conditions_of(entries)) == 4, "never one column"
+    assert "More than one version has answered" in caplog.records[0].getMessage()
+    rows = [row for each in rows_of(ctx.lake, done[0].grades).values() for row in each]
+    assert {row["answered_by"] for row in rows} == {"judge-1-0125"}
 
 
 def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path: Path) -> None:
