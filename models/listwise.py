@@ -146,7 +146,7 @@ def _read(group: Group, shown: list[str], reply: Reply, attempts: int) -> Rankin
     order = parse_order(reply.text, len(shown))
     ranks = average_ranks(spread(group, {shown[label]: -float(rank) for rank, label in enumerate(order)}))
     places = spread(group, {answer: place for place, answer in enumerate(shown)})
-    return Ranking(ranks, places=places, reply=reply.text, attempts=attempts)
+    return Ranking(ranks, places=places, reply=reply.text, attempts=attempts, answered_by=reply.model or None)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from models.endpoint import Endpoint
     from models.endpoint_judge import EndpointJudge
     from models.endpoint_speaker import EndpointSpeaker
+    from storage.lake import Lake
+    from tasks.stage import StageRef
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,17 @@ def say_who_answered(asked: str, names: Sequence[str]) -> None:
         ", ".join(names),
         several,
     )
+
+
+def say_whose_rows(lake: Lake, rows: StageRef, asked: str) -> None:
+    """Warns where the rows of a stage were answered for by another model than was asked for, or by several."""
+    found = lake.table(rows.table).read(rows.key, columns=["answered_by"])["answered_by"].unique().to_pylist()
+    say_who_answered(asked, answered_otherwise(asked, named_models(found)))
+
+
+def named_models(column: Iterable[str | None]) -> set[str]:
+    """The models that the values of a column `answered_by` name."""
+    return {name for each in column if each for name in each.split(", ")}
 
 
 @functools.cache  # Each arm asks for it; to be told once is enough.

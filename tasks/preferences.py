@@ -16,10 +16,9 @@ from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
 from tasks.judge_endpoint import (
     AGAIN,
-    answered_otherwise,
     endpoint_judge,
     say_what_the_budget_counts,
-    say_who_answered,
+    say_whose_rows,
 )
 from tasks.judge_human import SaidPairs, heard
 from tasks.judge_prompts import JudgePrompts
@@ -220,9 +219,7 @@ def preferences(
         return run_stage(ctx, stage, partial(heard, ctx, items, shown.ref, config, arm), SaidPairs, settings)
     judged = run_stage(ctx, stage, items, JudgePairs, settings)
     if isinstance(model, JudgeEndpoint) and not ctx.looks_only:
-        rows = ctx.lake.table(judged.table).read(judged.key, columns=["answered_by"])
-        named = {name for each in rows["answered_by"].unique().to_pylist() if each for name in each.split(", ")}
-        say_who_answered(model.model, answered_otherwise(model.model, named))
+        say_whose_rows(ctx.lake, judged.ref, model.model)
     return judged
 
 

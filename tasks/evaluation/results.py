@@ -20,11 +20,11 @@ from storage.lake import Lake
 from tasks.evaluation.config import ScoredBenchmark
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, grade_of, item_of, predictions_by_question
-from tasks.evaluation.judges import asks_judge, judge_name
+from tasks.evaluation.judges import asks_judge, judge_name, with_version
 from tasks.evaluation.measured import measured
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.spoken import subtitle_faults
-from tasks.evaluation.versions import named_in, with_versions
+from tasks.evaluation.versions import named_in, versions_of, with_versions
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -116,6 +116,7 @@ class _Asked:
     graded: list[Graded]
     grades: list[Row]
     faults: dict[str, int]
+    answered: tuple[str, ...]
 
     @classmethod
     def of(cls, lake: Lake, about: Evaluated, spoken: Callable[[Path, tuple[str, ...]], dict[str, int]]) -> _Asked:
@@ -123,7 +124,7 @@ class _Asked:
         rows = table.read(about.questions.key).to_pylist()
         items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
         predictions = predictions_by_question(lake, about.predictions)
-        columns = ["status", "reason"]
+        columns = ["status", "reason", "answered_by"]
         said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
         graded, grades = list[Graded](), list[Row]()
         by_aspect = {
@@ -142,7 +143,8 @@ class _Asked:
         faults: dict[str, int] = Counter(reason.partition(": ")[0] for reason in unasked)
         if (folder := about.scored.spoken) is not None:
             faults |= spoken(folder, tuple(dict.fromkeys(row["named"] for row in items if not row["reason"])))
-        return cls(about, items, predictions, graded, grades, faults)
+        answered = versions_of(about.model, said)
+        return cls(about, items, predictions, graded, grades, faults, answered)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -173,7 +175,7 @@ class _Asked:
             registry=scored.benchmark,
             split=scored.split,
             checkpoint=about.checkpoint,
-            model=judge_name(about.model) or "",
+            model=with_version(judge_name(about.model) or "", self.answered),
             protocol=about.protocol,
             judge=(judge_name(about.judge) or "") if self._may_ask() else "",
             prompt_hash=hashlib.sha256(texts.encode()).hexdigest()[:16],

@@ -9,15 +9,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.entries import Entry
 from tasks.evaluation.judges import with_version
-from tasks.judge_endpoint import answered_otherwise, say_who_answered
+from tasks.evaluation.reward_ref import RewardRef
+from tasks.judge_endpoint import answered_otherwise, named_models, say_who_answered
+from tasks.model_ref import ModelRef
 
 
 def named_in(grades: Iterable[Mapping[str, Any]]) -> set[str] | None:
     """The models that the judge's replies named, in rows of table `grades`; None where no judge was asked."""
     judged = [row["answered_by"] for row in grades if row["judge"] is not None]
     return {name for name in judged if name} if judged else None
+
+
+def versions_of(
+    model: ModelRef | RewardRef | JudgeEndpoint, predictions: Iterable[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Who answered in the place of an endpoint that is scored itself, by rows of table `predictions`."""
+    if not isinstance(model, JudgeEndpoint):
+        return ()
+    return answered_otherwise(model.model, named_models(row["answered_by"] for row in predictions))
 
 
 def with_versions(entries: Sequence[Entry], named: Mapping[str, set[str] | None]) -> list[Entry]:
