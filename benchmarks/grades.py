@@ -9,7 +9,8 @@ from benchmarks.items import Item, Prediction
 
 # "ok": graded. "empty": no reply. "unparsed": a reply that names no answer. "missing": no prediction.
 # "no verdict": the judge gave none, asked as often as allowed. "out of range": the judge gave a score that is none.
-Status = Literal["ok", "empty", "unparsed", "missing", "no verdict", "out of range"]
+# "off the scale": it gave such a score, and the protocol counts it as it stands; it is not asked again.
+Status = Literal["ok", "empty", "unparsed", "missing", "no verdict", "out of range", "off the scale"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ The judge is shown the caption of the video, the question, the true answer and t
 5. Accuracy is the share of scores of at least 3.
 
 "official" is https://github.com/RifleZhang/LLaVA-Hound-DPO, eval_qa.py: the prediction is cut to 256 words; the score
-    is the number behind "Score: ", else the commonest number of the reply, else 1; nothing is clipped or asked again.
+    is the number behind "Score: ", else the commonest number of the reply, else 1; nothing is clipped or asked again
+    (what is not 1 to 5 has the status "off the scale").
 "strict" reads a line "Score: 4" alone, of 1 to 5, and counts every item: one without prediction, reply or readable
     score is wrong and has 0 points.
 
@@ -51,7 +52,7 @@ class LlavaHound:
     }
     max_new_tokens: ClassVar[int] = 1024
     temperature: ClassVar[float] = 0.0
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     @property
     def texts(self) -> Mapping[str, str]:
@@ -141,4 +142,4 @@ def _stem(video: str) -> str:
 
 def _scored(score: float) -> Grade:
     points = judging.as_points(score)
-    return Grade("ok", score >= _RIGHT, points, f"{points:g}", judged=True)
+    return Grade(judging.status_of(score, low=1.0), score >= _RIGHT, points, f"{points:g}", judged=True)

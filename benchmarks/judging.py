@@ -116,6 +116,11 @@ def strict_points(grade: Grade) -> float:
     return grade.score or 0.0 if grade.status == "ok" else 0.0
 
 
+def status_of(score: float | None, low: float = 0.0, high: float = 5.0) -> Status:
+    """Of a score that a script takes as the judge gave it, 7 of 5 points too: it counts, and its status says so."""
+    return "ok" if score is None or low <= score <= high else "off the scale"
+
+
 def as_points(score: float | None) -> float | None:
     """A judge's score as a float, however many digits it has."""
     return None if score is None else float(max(-1e300, min(score, 1e300)))

@@ -14,6 +14,7 @@ the order of events; the two answers to the questions of consistency_qa.json for
     reply or readable score, or with a score outside 0 to 5, has 0 points.
 
 The wording of the judge's prompts is ours: benchmarks/prompts/README.md.
+A score outside 0 to 5 that a protocol counts has the status "off the scale".
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class VideoChatGpt:
     }
     max_new_tokens: ClassVar[int] = 512  # As VLM-RLAIF, and its temperature.
     temperature: ClassVar[float] = 0.2
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     @property
     def texts(self) -> Mapping[str, str]:
@@ -119,7 +120,8 @@ class VideoChatGpt:
         if protocol == "lmms_eval":
             # Not asked again: a failure is a score. Its status still shows it.
             score = judging.as_points(judge_replies.lmms_videochatgpt(reply))
-            return Grade("ok" if read.stage == "ok" else "unparsed", None, score, _parsed(score), judged=True)
+            status = judging.status_of(score) if read.stage == "ok" else "unparsed"
+            return Grade(status, None, score, _parsed(score), judged=True)
         return Grade("no verdict", judged=True) if read.score is None else _scored(read.score)
 
     def metrics(self, graded: Sequence[Graded], protocol: str) -> list[Metric]:
@@ -194,7 +196,7 @@ def _shown(questions: Sequence[str], replies: Sequence[str]) -> dict[str, str]:
 
 def _scored(score: float) -> Grade:
     points = judging.as_points(score)
-    return Grade("ok", score=points, parsed=_parsed(points), judged=True)
+    return Grade(judging.status_of(score), score=points, parsed=_parsed(points), judged=True)
 
 
 def _parsed(score: float | None) -> str | None:

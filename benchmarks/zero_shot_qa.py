@@ -21,6 +21,7 @@ reply differently:
     points.
 
 The wording of the judge's prompt is ours: benchmarks/prompts/README.md.
+A score outside 0 to 5 that a protocol counts has the status "off the scale".
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class ZeroShotQa:
     }
     max_new_tokens: ClassVar[int] = 512  # As VLM-RLAIF, and its temperature.
     temperature: ClassVar[float] = 0.2
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     @property
     def texts(self) -> Mapping[str, str]:
@@ -143,7 +144,7 @@ def _lmms_eval(reply: str) -> Grade:
     if read is None:
         return Grade("no verdict", judged=True)
     correct = {"yes": True, "no": False}.get(read[0])
-    return Grade("ok", correct, judging.as_points(read[1]), read[0], judged=True)
+    return Grade(judging.status_of(read[1]), correct, judging.as_points(read[1]), read[0], judged=True)
 
 
 def _llava_hound(reply: str) -> Grade:
@@ -161,7 +162,7 @@ def _strict(reply: str) -> Grade:
 
 def _graded(verdict: str | None, score: float | None) -> Grade:
     correct = None if verdict is None else verdict == "yes"
-    return Grade("ok", correct, judging.as_points(score), _shown(verdict, score), judged=True)
+    return Grade(judging.status_of(score), correct, judging.as_points(score), _shown(verdict, score), judged=True)
 
 
 def _shown(verdict: str | None, score: float | None) -> str | None:

@@ -28,7 +28,10 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Values on top of the preset's.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say how many calls judges will be asked, and what they cost at most.")
+        bool,
+        typer.Option(
+            "--plan", help="Only say how many calls judges will be asked and what they cost: expected, and at most."
+        ),
     ] = False,
 ) -> None:
     """Scores checkpoints on benchmarks; an evaluation that was stopped goes on where it was."""
@@ -70,6 +73,7 @@ def show_plan(parameters: Evaluation) -> None:
     for each in prices:
         counts = [f"{count:,}" for count in (each.calls, each.input_tokens, each.output_tokens)]
         table.add_row(each.judge, ", ".join(each.benchmarks), *counts, f"{each.cost:.2f}")
+        table.add_row("at most", "", f"{each.most_calls:,}", "", "", f"{each.most_cost:.2f}")
     out.print(table if prices else "No judge will be asked: rules decide all.")
     for note in dict.fromkeys(each.note for each in prices):
         out.print(note, markup=False, soft_wrap=True)

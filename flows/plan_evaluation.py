@@ -38,7 +38,7 @@ def _judge_lines(p: Parameters) -> tuple[list[Line], list[str]]:
             cost=each.cost,
             cost_bound=each.cost_bound,
             account=each.account,
-            note=each.note,
+            note=f"{each.note}; at most {each.most_calls:,} calls and {each.most_cost:.2f}",
         )
         for each in prices
     ]

@@ -55,13 +55,20 @@ def score(
     settings: Settings = None,
     split: Split = "",
     faults: Annotated[str, typer.Option("--faults", metavar="N|all", help="How many faults are listed.")] = "5",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say how many calls --judge will be asked and what they cost.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores prediction files of a benchmark; no model is run."""
     from flows.score_views import as_text, paid_as_json, paid_in_words, scores_as_json, scores_in_words
     from tasks.evaluation.file_scores import score_files
 
-    made, by = _benchmark(name, settings), _judge(judge, ledger)
+    made = _benchmark(name, settings)
+    if plan:
+        _say_price(made, _files(made, annotations), predictions, _protocol(made, protocol), judge, ledger, as_json)
+        return
+    by = _judge(judge, ledger)
     found = score_files(made, _files(made, annotations), predictions, _protocol(made, protocol), by, split)
     if as_json:
         _say(as_text({**scores_as_json(found), **paid_as_json(by)}))
@@ -91,12 +98,37 @@ def compare(
     made, by = _benchmark(name, settings), _judge(judge, ledger)
     asked, rules = _files(made, annotations), _protocol(made, protocol)
     one, other = (score_files(made, asked, files, rules, by, split) for files in (first, second))
+    if one.judge and other.judge and one.judge != other.judge:
+        raise ValueError(
+            f"Two versions of the judge decided, and their grades are not compared: {one.judge}; {other.judge}. Name "
+            "one version in the judge's `model`, or have both graded anew with an empty --ledger folder."
+        )
     found = paired(_names(first, second), made, rules, one.graded, other.graded)
     if as_json:
         _say(as_text({**comparison_as_json(found, one), **paid_as_json(by)}))
     else:
         for line in [*comparison_in_words(found, one, made, flips), *paid_in_words(by)]:
             _say(line)
+
+
+def _say_price(
+    made: Benchmark,
+    annotations: dict[str, Path],
+    predictions: Sequence[Path],
+    protocol: str,
+    judge: str | None,
+    ledger: Path | None,
+    as_json: bool,
+) -> None:
+    """What grading the files will take; no call is made and nothing is written."""
+    from flows.score_views import as_text, price_as_json, price_in_words
+    from tasks.evaluation.price import price_of_files
+
+    if judge is None:
+        raise ValueError("--plan says what a judge costs: name one with --judge.")
+    found = price_of_files(made, annotations, predictions, protocol, endpoint_of(judge), _kept_in(ledger))
+    for line in [as_text(price_as_json(found))] if as_json else price_in_words(found):
+        _say(line)
 
 
 def _names(first: Sequence[Path], second: Sequence[Path]) -> tuple[str, str]:
@@ -169,8 +201,12 @@ def _judge(given: str | None, ledger: Path | None) -> EndpointDecides | None:
         from flows.secrets import put_keys  # It imports Prefect.
 
         put_keys([endpoint])
-    cache = Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif") / "scores"
-    return EndpointDecides(endpoint, ledger or cache)
+    return EndpointDecides(endpoint, _kept_in(ledger))
+
+
+def _kept_in(ledger: Path | None) -> Path:
+    """The folder of the ledger."""
+    return ledger or Path(os.environ.get("RLAIF_CACHE") or Path.home() / ".cache" / "rlaif") / "scores"
 
 
 def endpoint_of(given: str) -> JudgeEndpoint:

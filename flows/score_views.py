@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tasks.evaluation.conditions import Unit, shown_settings, unit_of
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.file_judge import EndpointDecides
     from tasks.evaluation.file_scores import FileScores
     from tasks.evaluation.measured import Measured
+    from tasks.evaluation.price import JudgePrice
     from tasks.intervals import Interval
 
 _NOT_KNOWN = "not known"  # Of a prediction file, which does not say how its answers were made.
@@ -114,6 +116,23 @@ def paid_in_words(judge: EndpointDecides | None) -> Iterator[str]:
 def paid_as_json(judge: EndpointDecides | None) -> dict[str, Any]:
     """The same in numbers."""
     return {} if judge is None else {"judge_calls": judge.calls, "judge_cost": judge.cost}
+
+
+def price_in_words(found: JudgePrice | None) -> Iterator[str]:
+    """What a judge will be asked and paid."""
+    if found is None:
+        yield "No judge will be asked: rules decide all."
+        return
+    yield (
+        f"judge {found.judge}: {found.calls:,} calls, {found.input_tokens:,} tokens in, {found.output_tokens:,} out, "
+        f"cost {found.cost:.4g}; at most {found.most_calls:,} calls, cost {found.most_cost:.4g}"
+    )
+    yield found.note
+
+
+def price_as_json(found: JudgePrice | None) -> dict[str, Any]:
+    """The same in numbers; no calls where rules decide all."""
+    return {"calls": 0, "most_calls": 0} if found is None else asdict(found)
 
 
 def comparison_in_words(found: Comparison, scores: FileScores, made: Benchmark, flips: int) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Answer:
         input_tokens, output_tokens: as the server counts them; None when it does not say.
         latency_s: seconds from sending the call to the whole reply.
         cost: in the currency of the prices.
+        model: that answered, as the server names it: of an alias the version behind it; "" when it does not say.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Answer:
     output_tokens: int | None
     latency_s: float
     cost: float
+    model: str = ""  # Ledgers of an earlier version have answers without it.
 
 
 def storable(text: str) -> str:
@@ -83,7 +85,8 @@ def read_answer(
     # Where the length changed, the tokens' places are not the text's any more.
     tokens = _tokens(choice, clean) if len(text) == len(said) else []
     fault, cut = _fault(body, choice, clean), choice.get("finish_reason") == "length"
-    return Answer(text, fault, cut, tokens, tokens_in, tokens_out, latency_s, cost)
+    model = " ".join(clean(_text(body.get("model")))[:_SHOWN].split())
+    return Answer(text, fault, cut, tokens, tokens_in, tokens_out, latency_s, cost, model)
 
 
 def _count(value: Any) -> int | None:

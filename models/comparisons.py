@@ -56,6 +56,7 @@ class Verdict:
         output_tokens: the same of what it replied.
         latency_s: seconds that those calls took, one after the other.
         cost: of those calls, in the currency of the prices. Two verdicts that share a call both count it.
+        answered_by: the models that the endpoint says have answered, with ", " between them; None where it does not.
     """
 
     p_a: float
@@ -73,6 +74,7 @@ class Verdict:
     output_tokens: int | None = None
     latency_s: float | None = None
     cost: float | None = None
+    answered_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.answers import Answer
 from models.comparisons import EQUAL_ANSWERS, Comparison, NoVerdict, Preferred, Verdict
@@ -48,6 +48,7 @@ class _Said:
     latency_s: float = 0.0
     cost: float = 0.0
     calls: int = 0
+    models: set[str] = field(default_factory=set)
 
     def count(self, answer: Answer) -> None:
         self.input_tokens += answer.input_tokens or 0
@@ -55,6 +56,7 @@ class _Said:
         self.latency_s += answer.latency_s
         self.cost += answer.cost
         self.calls += 1
+        self.models |= {answer.model} if answer.model else set()
 
 
 class EndpointJudge:
@@ -212,6 +214,7 @@ class EndpointJudge:
             output_tokens=sum(each.output_tokens for each in both),
             latency_s=sum(each.latency_s for each in both),
             cost=sum(each.cost for each in both),
+            answered_by=", ".join(sorted(a_first.models | a_second.models)) or None,
         )
 
     def _no_verdict(self, said: _Said, shown_first: str) -> NoVerdict:

@@ -61,4 +61,5 @@ class EndpointSpeaker:
         fault = answer.fault or (
             f"the reply was cut at {self._endpoint.settings.max_tokens} tokens" if answer.cut else None
         )
-        return Reply(self._endpoint.cleaned(answer.text), fault and self._endpoint.hidden(fault), answer.cost)
+        text, fault = self._endpoint.cleaned(answer.text), fault and self._endpoint.hidden(fault)
+        return Reply(text, fault, answer.cost, answer.model)

@@ -20,11 +20,18 @@ from models.video_lm import VideoLM
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said. `fault`: why nothing can be read from it, whatever it says; `cost`: what an endpoint took."""
+    """What a model said.
+
+    Attributes:
+        fault: why nothing can be read from it, whatever it says.
+        cost: what an endpoint took.
+        model: that an endpoint says has answered; "" where nobody says.
+    """
 
     text: str
     fault: str | None = None
     cost: float = 0.0
+    model: str = ""
 
 
 class Speaker(Protocol):
@@ -139,7 +146,7 @@ def _read(group: Group, shown: list[str], reply: Reply, attempts: int) -> Rankin
     order = parse_order(reply.text, len(shown))
     ranks = average_ranks(spread(group, {shown[label]: -float(rank) for rank, label in enumerate(order)}))
     places = spread(group, {answer: place for place, answer in enumerate(shown)})
-    return Ranking(ranks, places=places, reply=reply.text, attempts=attempts)
+    return Ranking(ranks, places=places, reply=reply.text, attempts=attempts, answered_by=reply.model or None)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -60,6 +60,7 @@ class Ranking:
         places: where each answer stood in the prompt, from 0, where they were shown together.
         reply: the order as the model wrote it, where it did.
         attempts: how often the ranker was asked; 0 where all answers are equal, so that there was nothing to ask.
+        answered_by: the model that an endpoint says has answered; None where nobody says.
     """
 
     ranks: tuple[float, ...]
@@ -67,6 +68,7 @@ class Ranking:
     places: tuple[int, ...] | None = None
     reply: str | None = None
     attempts: int = 1
+    answered_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "output_tokens?": _LONG,
         "latency_s?": _REAL,
         "cost?": _REAL,
+        "answered_by?": _STRING,  # The models that its replies named.
         "arm": _STRING,
     },
     "rankings": {  # One row a candidate of a ranked group.
@@ -129,6 +130,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "place?": _INT,  # Listwise: where in the prompt the answer stood, from 0.
         "reply?": _STRING,  # Listwise: the order as the model wrote it.
         "attempts": _INT,  # How often the ranker was asked; 0 where there was nothing to ask.
+        "answered_by?": _STRING,  # Listwise: the model that the reply of an endpoint named.
     },
     "checkpoints": {
         "role": _STRING,  # "sft", "reward", "policy" or "value"
@@ -183,6 +185,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "scores": pa.list_(_REAL),  # Log-probability of each option, nats.
         "n_tokens": pa.list_(_INT),  # Of each option where they are scored, else of each reply.
         "preferred": pa.list_(_REAL),  # P(first option is better), by the order in which they were shown.
+        "answered_by?": _STRING,  # The models that the replies of an endpoint named.
     },
     "grades": {  # One row an aspect of a prediction.
         "benchmark": _STRING,
@@ -199,6 +202,7 @@ _CONTENT: dict[str, dict[str, pa.DataType]] = {
         "reply?": _STRING,  # The judge's last.
         "attempts": _INT,  # How often the judge was asked.
         "cost?": _REAL,
+        "answered_by?": _STRING,  # The model that the reply of an endpoint named.
     },
     "stages": {
         "stage": _STRING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from models.endpoint import Endpoint
     from models.endpoint_judge import EndpointJudge
     from models.endpoint_speaker import EndpointSpeaker
+    from storage.lake import Lake
+    from tasks.stage import StageRef
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,37 @@ def _endpoint(settings: JudgeEndpoint, lake: str, workers: int, schema: dict[str
         )
     ledger = SqliteLedger(ledger_path(lake), settings)
     return Endpoint(settings, ledger, _key(settings), schema, settings.concurrency // workers)
+
+
+def answered_otherwise(asked: str, named: Iterable[str | None]) -> tuple[str, ...]:
+    """The models that replies named, in order, where it was not the one that was asked for alone; else nothing."""
+    names = tuple(sorted({each for each in named if each}))
+    return () if names == (asked,) else names
+
+
+def say_who_answered(asked: str, names: Sequence[str]) -> None:
+    """Warns that `names` answered in place of the model that was asked for."""
+    if not names:
+        return
+    several = " More than one version has answered: they are no one judge." if len(names) > 1 else ""
+    logger.warning(
+        "the endpoint was asked for the judge %r, and its replies name %s.%s To pin a judge, set `model` to the name "
+        "of a version: an alias is moved without a word",
+        asked,
+        ", ".join(names),
+        several,
+    )
+
+
+def say_whose_rows(lake: Lake, rows: StageRef, asked: str) -> None:
+    """Warns where the rows of a stage were answered for by another model than was asked for, or by several."""
+    found = lake.table(rows.table).read(rows.key, columns=["answered_by"])["answered_by"].unique().to_pylist()
+    say_who_answered(asked, answered_otherwise(asked, named_models(found)))
+
+
+def named_models(column: Iterable[str | None]) -> set[str]:
+    """The models that the values of a column `answered_by` name."""
+    return {name for each in column if each for name in each.split(", ")}
 
 
 @functools.cache  # Each arm asks for it; to be told once is enough.

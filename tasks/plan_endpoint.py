@@ -95,6 +95,7 @@ def _note(endpoint: JudgeEndpoint, typical: Typical | None) -> str:
         parts[1] = f"tokens as in {typical.calls} earlier calls"
     if not (endpoint.price_input or endpoint.price_output):
         parts.append("set price_input and price_output to see money")
-    elif endpoint.budget is None:
-        parts.append("replies that are asked for again cost more: a budget bounds them")
+    if endpoint.reasks:
+        bounded = "; a budget bounds them" if endpoint.budget is None else ""
+        parts.append(f"not in it: replies without a verdict are asked for again (reasks {endpoint.reasks}){bounded}")
     return "; ".join(parts)

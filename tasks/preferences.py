@@ -14,7 +14,12 @@ from storage.lake import Lake
 from tasks.answering import forward_tokens_field
 from tasks.fanout import Outcome, StageFailure
 from tasks.groups import candidate_groups
-from tasks.judge_endpoint import AGAIN, endpoint_judge, say_what_the_budget_counts
+from tasks.judge_endpoint import (
+    AGAIN,
+    endpoint_judge,
+    say_what_the_budget_counts,
+    say_whose_rows,
+)
 from tasks.judge_human import SaidPairs, heard
 from tasks.judge_prompts import JudgePrompts
 from tasks.judged_pairs import comparisons_of, pairs_outcome
@@ -212,7 +217,10 @@ def preferences(
     items = partial(candidate_groups, ctx.lake, candidates.ref, shown.ref, narrated)
     if isinstance(model, Person):
         return run_stage(ctx, stage, partial(heard, ctx, items, shown.ref, config, arm), SaidPairs, settings)
-    return run_stage(ctx, stage, items, JudgePairs, settings)
+    judged = run_stage(ctx, stage, items, JudgePairs, settings)
+    if isinstance(model, JudgeEndpoint) and not ctx.looks_only:
+        say_whose_rows(ctx.lake, judged.ref, model.model)
+    return judged
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from storage.lake import Lake
 from tasks.fanout import Outcome, StageFailure
 from tasks.grading import Grader
 from tasks.groups import candidate_groups
-from tasks.judge_endpoint import endpoint_speaker
+from tasks.judge_endpoint import endpoint_speaker, say_whose_rows
 from tasks.judge_prompts import RankPrompts
 from tasks.model_ref import ModelRef
 from tasks.pictures import MissingFramesError, Pictures
@@ -178,6 +178,8 @@ def rankings(
     settings = RankSettings(ctx.lake_root, shown.ref, model, config, arm, scored, true, ctx.pool.workers)
     groups = (candidates.ref, shown.ref, narrated)
     result = run_stage(ctx, stage, lambda: _items(ctx.lake, groups, scored), RankGroups, settings)
+    if isinstance(model, JudgeEndpoint) and not ctx.looks_only:
+        say_whose_rows(ctx.lake, result.ref, model.model)
     if not result.cached:
         _report_equal(ctx.lake, result)
     return result
@@ -309,6 +311,7 @@ class RankGroups:
             "arm": self._arm,
             "reply": ranking.reply,
             "attempts": ranking.attempts,
+            "answered_by": ranking.answered_by,
         }
 
 

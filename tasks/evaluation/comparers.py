@@ -30,10 +30,12 @@ class Compared:
         preferred: probability that the first answer is better, shown first and shown second; one number where each
             answer is seen alone; NaN in an order that was not decided, and nothing where none was.
         replies: what was written, or why there is no verdict.
+        answered_by: the models that an endpoint says have answered, with ", " between them; None where nobody says.
     """
 
     preferred: list[float]
     replies: list[str]
+    answered_by: str | None = None
 
 
 class Comparer(Protocol):
@@ -67,7 +69,10 @@ class RankerComparer:
         turned = [replace(group, answers=group.answers[::-1]) for group in shown]
         said = self._ranker.rank([*shown, *turned], seed)
         orders = zip(said[: len(pairs)], said[len(pairs) :], strict=True)
-        return [Compared([_first(one), 1 - _first(other)], [_reply(one), _reply(other)]) for one, other in orders]
+        return [
+            Compared([_first(one), 1 - _first(other)], [_reply(one), _reply(other)], _who(one, other))
+            for one, other in orders
+        ]
 
 
 class RewardComparer:
@@ -166,12 +171,19 @@ def _by_verdict(said: Verdict | NoVerdict) -> Compared:
         return Compared([], [said.reason])
     orders = (said.p_a_first, said.p_a_second)  # Two answers that are equal are compared by nobody.
     replies = [reply for reply in (said.reply_first, said.reply_second) if reply is not None]
-    return Compared([said.p_a if order is None else order for order in orders], replies)
+    return Compared([said.p_a if order is None else order for order in orders], replies, said.answered_by)
 
 
 def _first(said: Ranking | NoRanking) -> float:
     """1 where the first answer stands before the other, 0.5 for a tie, NaN for no order."""
     return math.nan if isinstance(said, NoRanking) else 1 - said.ranks[0]
+
+
+def _who(*said: Ranking | NoRanking) -> str | None:
+    """Who answered."""
+    return (
+        ", ".join(sorted({each.answered_by for each in said if isinstance(each, Ranking) and each.answered_by})) or None
+    )
 
 
 def _reply(said: Ranking | NoRanking) -> str:

@@ -14,7 +14,7 @@ from tasks.evaluation.comparers import Compared, Comparing, attempts, new_compar
 from tasks.evaluation.config import AnswersConfig, GradingConfig, ScoredBenchmark
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.fanout import Outcome, StageFailure
-from tasks.judge_endpoint import AGAIN
+from tasks.judge_endpoint import AGAIN, say_whose_rows
 from tasks.model_ref import ModelRef
 from tasks.pictures import Pictures
 from tasks.stage import RunContext, Stage, StageRef, StageResult, run_stage
@@ -78,7 +78,10 @@ def comparisons(
     )
     about = (ctx.lake_root, shown.ref, model, config, scored, grading, checkpoint, ctx.pool.workers)
     items = partial(_items, ctx, scored, questions.ref, frames.ref, shown.ref)
-    return run_stage(ctx, stage, items, ComparePairs, ComparisonsSettings(*about))
+    result = run_stage(ctx, stage, items, ComparePairs, ComparisonsSettings(*about))
+    if isinstance(model, JudgeEndpoint) and not ctx.looks_only:
+        say_whose_rows(ctx.lake, result.ref, model.model)
+    return result
 
 
 def asked_texts(scored: ScoredBenchmark, model: Comparing, grading: GradingConfig) -> dict[str, str]:
@@ -192,4 +195,5 @@ class ComparePairs:
             "scores": [],
             "n_tokens": [],
             "preferred": said.preferred,
+            "answered_by": said.answered_by,
         }

@@ -26,8 +26,9 @@ class Entry:
         checkpoint: label of the checkpoint in the run.
         model: name of the model, with what identifies its weights: "<label>@<identity>".
         protocol: by which it was graded.
-        judge: who decides where rules cannot: model, version and settings; "" where there is none or the protocol asks
-            none. An endpoint's version holds its settings.
+        judge: who decides where rules cannot: model, version and settings, and "answered by" with the models that an
+            endpoint's replies named, where it was not the one that was asked for alone; "" where there is none or the
+            protocol asks none. An endpoint's version holds its settings.
         prompt_hash: of the texts that the model and the judge were given.
         frames: frame set that the model was shown.
         n_frames: of that set; a video may have fewer.

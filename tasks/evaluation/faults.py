@@ -21,6 +21,7 @@ _MEANINGS = {
     "missing": "there is no prediction",
     "no verdict": "the judge gave no verdict that can be read, asked as often as allowed; or the grading of it failed",
     "out of range": "the judge gave a score that is none",
+    "off the scale": "the judge gave a score that is none, and the protocol counts it as it stands",
 }
 
 

@@ -16,7 +16,8 @@ from tasks.evaluation.config import GradingConfig
 from tasks.evaluation.file_scores import Undecided
 from tasks.evaluation.grades import GradeAnswers, GradesSettings
 from tasks.evaluation.items import grade_of
-from tasks.evaluation.judges import model_name
+from tasks.evaluation.judges import model_name, with_version
+from tasks.judge_endpoint import answered_otherwise
 
 _AT_ONCE = 1000  # Answers whose calls are put to the endpoint together; its own limits hold among them.
 
@@ -25,7 +26,7 @@ class EndpointDecides:
     """Asks an endpoint about what rules leave open; what it was paid for once is not asked again.
 
     Attributes:
-        name: model and version, as results say it.
+        name: model and version, as results say it; who answered in its place the last time, where someone did.
         calls: made so far; replies that were kept are none.
         cost: of these, in the currency of the endpoint's prices; 0 where it has none.
     """
@@ -33,7 +34,7 @@ class EndpointDecides:
     def __init__(self, endpoint: JudgeEndpoint, ledger: Path) -> None:
         """`ledger`: folder that keeps what was asked, answered and paid."""
         ledger.mkdir(parents=True, exist_ok=True)
-        self.name = model_name(endpoint)
+        self.name = self._asked = model_name(endpoint)
         self.calls, self.cost = 0, 0.0
         self._endpoint = endpoint
         self._ledger = str(ledger)
@@ -43,16 +44,19 @@ class EndpointDecides:
         settings = GradesSettings(self._ledger, benchmark, protocol, self._endpoint, GradingConfig(), workers=1)
         worker = GradeAnswers(settings)
         found: dict[tuple[str, str], Grade] = {}
+        named = set[str | None]()
         items = _items(undecided)
         before = replace(METER)
         try:
             for begin in range(0, len(items), _AT_ONCE):
                 for outcome in worker.process(items[begin : begin + _AT_ONCE], seed=0):
                     found |= {(outcome.item_id, row["aspect"]): grade_of(row) for row in outcome.rows or []}
+                    named |= {row["answered_by"] for row in outcome.rows or []}
         finally:
             worker.close()
             made = METER.since(before)
             self.calls, self.cost = self.calls + made.calls, self.cost + made.cost
+        self.name = with_version(self._asked, answered_otherwise(self._endpoint.model, named))
         return [found[each.item.id, each.aspect] for each in undecided]
 
 

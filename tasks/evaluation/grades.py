@@ -210,4 +210,5 @@ class GradeAnswers:
             "reply": None if last is None else last.text or last.fault,
             "attempts": len(decided.replies),
             "cost": decided.cost if last is not None else None,
+            "answered_by": None if last is None else last.model or None,
         }

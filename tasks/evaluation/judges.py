@@ -40,6 +40,11 @@ def judge_name(judge: ModelRef | JudgeEndpoint, grading: GradingConfig) -> str:
     return f"{model_name(judge)} ({replies})"
 
 
+def with_version(name: str, answered: Sequence[str]) -> str:
+    """A judge's name with the models that answered in its place (`answered_otherwise`)."""
+    return f"{name} answered by {', '.join(answered)}" if answered else name
+
+
 def asks_judge(made: Benchmark, item: Item, protocol: str) -> bool:
     """Whether a protocol asks a judge about an item where rules cannot read what was said to it."""
     requests = made.ask(item, Shown())
@@ -111,7 +116,7 @@ class EndpointGradingJudge:
         from models.endpoint import EndpointError
 
         try:
-            return self._speaker.chat([_messages(call) for call in calls], again)
+            return self._speaker.chat([messages_of(call) for call in calls], again)
         except EndpointError as error:
             raise StageFailure(str(error)) from None
 
@@ -120,6 +125,7 @@ class EndpointGradingJudge:
         self._speaker.close()
 
 
-def _messages(call: Call) -> list[Message]:
+def messages_of(call: Call) -> list[Message]:
+    """A call as an endpoint is sent it."""
     system = [{"role": "system", "content": call.system}] if call.system is not None else []
     return [*system, {"role": "user", "content": call.user}]

@@ -19,10 +19,11 @@ from tasks.evaluation.config import GradingConfig, ScoredBenchmark
 from tasks.evaluation.decisive import own_settings, prompt_hash
 from tasks.evaluation.entries import SCORES, Entry, Scores, finite, write_scores
 from tasks.evaluation.items import Row, graded_items, item_of, predictions_by_question
-from tasks.evaluation.judges import asks_judge, judge_name, model_name
+from tasks.evaluation.judges import asks_judge, judge_name, model_name, with_version
 from tasks.evaluation.measured import measured
 from tasks.evaluation.reward_ref import RewardRef
 from tasks.evaluation.spoken import subtitle_faults
+from tasks.evaluation.versions import named_in, versions_of, with_versions
 from tasks.intervals import RESAMPLES
 from tasks.model_ref import ModelRef
 from tasks.progress import Progress
@@ -89,18 +90,20 @@ def results(
     bar = progress.start("results", len(evaluated))
     entries: list[Entry] = []
     written = set[tuple[str, str]]()
+    named = dict[str, set[str] | None]()
     spoken = cache(subtitle_faults)  # All checkpoints and protocols of a benchmark have the same.
     try:
         for each in evaluated:
             asked = _Asked.of(lake, each, spoken)
             entries += asked.entries(resamples, seed)
+            named[each.grades.key] = named_in(asked.grades)
             if (each.label, each.checkpoint) not in written:
                 written.add((each.label, each.checkpoint))
                 asked.write(folder / PREDICTIONS / each.label / each.checkpoint)
             bar.advance()
     finally:
         bar.finish()
-    write_scores(folder / SCORES, Scores(run, tuple(entries)))
+    write_scores(folder / SCORES, Scores(run, tuple(with_versions(entries, named))))
     return folder / SCORES
 
 
@@ -112,7 +115,9 @@ class _Asked:
     questions: list[Row]
     predictions: dict[str, Prediction]
     graded: list[Graded]
+    grades: list[Row]
     faults: dict[str, int]
+    answered: tuple[str, ...]
 
     @classmethod
     def of(cls, lake: Lake, about: Evaluated, spoken: Callable[[Path, tuple[str, ...]], dict[str, int]]) -> _Asked:
@@ -120,7 +125,7 @@ class _Asked:
         rows = table.read(about.questions.key).to_pylist()
         items = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: int(row["place"]))
         predictions = predictions_by_question(lake, about.predictions)
-        columns = ["status", "reason"]
+        columns = ["status", "reason", "answered_by"]
         said = lake.table(about.predictions.table).read(about.predictions.key, columns=columns).to_pylist()
         grades = lake.table(about.grades.table).read(about.grades.key).to_pylist()
         graded = graded_items(map(item_of, items), predictions, grades, about.protocol)
@@ -131,7 +136,8 @@ class _Asked:
         faults |= Counter(f"not graded: {_kind(row['reason'])}" for row in grades if row["status"] != "ok")
         if (folder := about.scored.spoken) is not None:
             faults |= spoken(folder, tuple(dict.fromkeys(row["named"] for row in items if not row["reason"])))
-        return cls(about, items, predictions, graded, faults)
+        answered = versions_of(about.model, said)
+        return cls(about, items, predictions, graded, grades, faults, answered)
 
     def entries(self, resamples: int, seed: int) -> Iterator[Entry]:
         """The numbers, in the order of the official table."""
@@ -162,7 +168,7 @@ class _Asked:
             registry=scored.benchmark,
             split=scored.split,
             checkpoint=about.checkpoint,
-            model=model_name(about.model),
+            model=with_version(model_name(about.model), self.answered),
             protocol=about.protocol,
             judge=self._judge(),
             prompt_hash=prompt_hash(texts),

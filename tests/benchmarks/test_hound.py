@@ -73,6 +73,10 @@ def test_statuses_under_strict(tmp_path: Path) -> None:
     item = items(tmp_path)[0]
     statuses = [HOUND.judged(item, "", reply or "", "strict").status for reply in REPLIES]
     assert statuses == ["ok", "no verdict", "no verdict", "out of range", "ok", "no verdict"]
+    official = [HOUND.judged(item, "", reply or "", "official").status for reply in REPLIES]
+    assert official == ["ok", "ok", "ok", "off the scale", "ok", "ok"]
+    zero = HOUND.judged(item, "", "Score: 0", "official")
+    assert (zero.status, zero.score, zero.correct) == ("off the scale", 0.0, False)
     assert HOUND.grade(item, "", Prediction(("</s>",)), "strict") == Grade("empty", False, 0.0)
 
 

@@ -125,7 +125,8 @@ def test_vlm_rlaif_shows_the_judge_question_1_twice(shapes: dict[str, Path]) -> 
     ("reply", "official", "lmms", "strict"),
     [
         ("{'score': 4.8}", ("ok", 4), ("ok", 4), ("ok", 4.8)),
-        ("{'score': 7}", ("ok", 7), ("ok", 7), ("out of range", 0)),
+        ("{'score': 7}", ("off the scale", 7), ("off the scale", 7), ("out of range", 0)),
+        ("{'score': -1}", ("off the scale", -1), ("off the scale", -1), ("out of range", 0)),
         ("{''score': 4.8}", ("no verdict", None), ("unparsed", 0), ("ok", 4.8)),
         ("Score: 4", ("no verdict", None), ("unparsed", 0), ("no verdict", 0)),
         ("{'pred': 'yes'}", ("no verdict", None), ("unparsed", 0), ("no verdict", 0)),

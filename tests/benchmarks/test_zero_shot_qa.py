@@ -13,7 +13,7 @@ import pytest
 from graders import graded, numbers
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.grades import Call, Grade
+from benchmarks.grades import Call, Grade, Graded
 from benchmarks.items import Item, Prediction, Shown
 from benchmarks.qa_files import TYPES
 from benchmarks.registry import benchmark
@@ -256,11 +256,27 @@ def test_statuses_say_what_happened(tmp_path: Path) -> None:
         ]
         for protocol in ("official", "strict")
     }
-    assert found["official"] == ["ok"] * 6 + ["no verdict"] * 3 + ["missing"]
+    assert found["official"] == ["ok"] * 5 + ["off the scale"] + ["no verdict"] * 3 + ["missing"]
     strict = ["ok", "ok", "ok", "no verdict", "no verdict", "out of range", "ok", "no verdict", "no verdict", "missing"]
     assert found["strict"] == strict
     assert ActivityNetQa().grade(items[0], "", Prediction((" </s>",)), "strict") == Grade("empty", False, 0.0)
     assert isinstance(ActivityNetQa().grade(items[0], "", Prediction(("",)), "official"), Call)
+
+
+@pytest.mark.parametrize("protocol", [name for name in ActivityNetQa.protocols if name != "strict"])
+@pytest.mark.parametrize("score", [-1, 0, 5, 6, 7])
+def test_a_score_off_the_scale_counts_as_the_scripts_count_it_and_its_status_says_so(
+    protocol: str, score: int, tmp_path: Path
+) -> None:
+    item = items_of(tmp_path)[0]
+    grade = ActivityNetQa().judged(item, "", f"{{'pred': 'yes', 'score': {score}}}", protocol)
+    if protocol == "llava_hound" and score < 0:  # It reads digits alone.
+        assert (grade.status, grade.score) == ("ok", None)
+        return
+    expected = "ok" if 0 <= score <= 5 else "off the scale"
+    assert (grade.status, grade.correct, grade.score) == (expected, True, float(score))
+    points = ActivityNetQa().metrics([Graded(item, "", Prediction(("x",)), grade)], protocol)[1]
+    assert (points.value, points.left_out) == (score, 0)
 
 
 def test_numbers_are_printed_as_the_scripts_print_them(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,6 @@ def test_the_price_is_told_by_the_command(tmp_path: Path, server: FakeEndpoint) 
     given += [f"grading.endpoints={json.dumps({'fake': {'base_url': server.url, 'model': 'judge-1'}})}"]
     said = CliRunner().invoke(app, ["evaluate", "--preset", "miniature", "--plan", *given])
     assert said.exit_code == 0, said.output
-    assert "fake (judge-1)" in said.output
+    assert re.search(r"fake \(judge-1\) +mine +12 .* 0\.00 +\n +at most +72 +0\.00 +\n", said.output), said.output
     assert "set price_input and price_output to see money" in " ".join(said.output.split())
     assert not server.calls

@@ -37,6 +37,8 @@ def test_each_judge_has_a_line_and_its_budget_bounds_the_plan(tmp_path: Path) ->
     assert judge.cost == pytest.approx(100e-6 * models)
     assert made.cost == judge.cost
     assert made.cost_bound == 3.0
+    assert judge.note is not None
+    assert f"at most {2 * models * 3:,} calls and 0.00" in judge.note
     assert f"the answers of {models} models to 2 benchmarks are not in the sum" in made.notes[1]
 
 

@@ -174,6 +174,45 @@ def test_a_judge_is_asked_for_and_decides(files: tuple[str, str], tmp_path: Path
     assert values == {"accuracy": 0.5, "score": 4.0}
 
 
+def test_a_judge_is_priced_before_it_is_asked(files: tuple[str, str], tmp_path: Path) -> None:
+    with FakeEndpoint(lambda _: Said(completion("no idea"))) as endpoint:
+        settings = tmp_path / "judge.yaml"
+        settings.write_text(
+            f"base_url: {endpoint.url}\nmodel: judge-1\nreasks: 1\nprice_output: 1000\nmax_tokens: 10\n"
+        )
+        options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
+        told = score(files, *options, "--plan")
+        found = json.loads(score(files, *options, "--plan", "--json"))
+        assert not endpoint.calls
+        assert not (tmp_path / "ledger").exists()
+        score(files, *options)
+        made = len(endpoint.calls)
+    assert "judge judge-1: 8 calls, " in told
+    assert "80 out, cost 0.08; at most 16 calls, cost 0.16" in told
+    assert (found["calls"], found["most_calls"], found["cost"]) == (8, made, pytest.approx(0.08))
+    assert "rules decide all" in score(files, "--judge", str(settings), "--plan")
+    with pytest.raises(ValueError, match="name one with --judge"):
+        score(files, "--protocol", "judged", "--plan")
+
+
+def test_the_version_of_a_judge_that_answered_is_said(files: tuple[str, str], tmp_path: Path) -> None:
+    named = ["judge-1-0125"]
+    with FakeEndpoint(lambda _: Said({"model": named[-1], **completion("4")})) as endpoint:
+        settings = tmp_path / "judge.yaml"
+        settings.write_text(f"base_url: {endpoint.url}\nmodel: judge-1\n")
+        options = ["--protocol", "judged", "--judge", str(settings), "--ledger", str(tmp_path / "ledger")]
+        for _ in range(2):  # From its replies, then from those that the ledger has.
+            found = json.loads(score(files, *options, "--json"))
+            assert re.fullmatch(r"judge-1@\w+ answered by judge-1-0125", found["judge"])
+        named.append("judge-1-1106")
+        other = replied(tmp_path / "other.json", {each.id: f"{each.answer}!" for each in ITEMS})
+        compared = ("compare", "quiz", "--annotations", files[0], "--first", files[1], "--second", other)
+        with pytest.raises(ValueError, match=r"Two versions .* answered by judge-1-0125; .* answered by judge-1-1106"):
+            run(*compared, *options)
+        same = ("compare", "quiz", "--annotations", files[0], "--first", files[1], "--second", files[1])
+        assert "answered by judge-1-0125" in run(*same, *options)
+
+
 def test_a_judge_leaves_no_connection_open(files: tuple[str, str], tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"

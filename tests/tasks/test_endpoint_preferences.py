@@ -74,6 +74,26 @@ def judge(ctx: RunContext, chosen: PreferencesConfig, candidates: StageResult) -
 
 
 @pytest.mark.slow
+def test_labels_say_which_version_of_a_judge_gave_them(
+    ctx: RunContext, server: FakeEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    def moved(call: Call, fair: Any = server.reply) -> Said:
+        return Said({**fair(call).body, "model": "m-0125" if "(one)" in call.text else "m-1106"})
+
+    server.reply = moved
+    chosen = config(server)
+    result = judge(ctx, chosen, sampled(ctx, answers("one", ONE, BAD, GOOD), answers("two", TWO, BAD, GOOD)))
+    rows = rows_of(ctx.lake, result)
+    assert [each["answered_by"] for item in ("one", "two") for each in rows[item]] == ["m-0125", "m-1106"]
+    assert "its replies name m-0125, m-1106. More than one version has answered" in caplog.text
+    caplog.clear()
+    server.reply = lambda _: verdict("tie")
+    asked_for = judge(ctx, chosen, sampled(ctx, answers("three", ONE, BAD, f"{GOOD}!"), key="candidates1"))
+    assert [each["answered_by"] for each in rows_of(ctx.lake, asked_for)["three"]] == ["m"]
+    assert "its replies name" not in caplog.text
+
+
+@pytest.mark.slow
 def test_pairs_are_judged_over_http_and_explained(ctx: RunContext, server: FakeEndpoint) -> None:
     chosen = config(server, price_input=1.0, budget=10.0)
     candidates = sampled(

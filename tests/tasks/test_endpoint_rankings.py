@@ -88,6 +88,7 @@ def test_a_reply_that_is_no_order_is_asked_for_again_and_then_quarantined(
     server.script = [Said(completion("A > A > B")), Said(completion("B", finish="length"))]
     rows = rows_of(ctx.lake, rank(ctx, config(server, "listwise", attempts=3)))
     assert rows["one"][0]["attempts"] == 3
+    assert {each["answered_by"] for each in rows["one"]} == {"m"}
     server.reply = lambda _: Said(completion("they are all fine"))
     rows = rows_of(ctx.lake, rank(ctx, config(server, "listwise", attempts=2, frame_set="policy"), arm="other"))
     assert "no order in 2 attempts" in rows["one"][0]["reason"]

@@ -142,6 +142,21 @@ def test_an_endpoint_is_shown_pictures_and_both_orders_are_graded(
     assert accuracy.statuses == {"missing": 2, "no verdict": 4, "ok": 8}
 
 
+@pytest.mark.parametrize("by", ["verdict", "listwise"])
+def test_the_version_of_an_endpoint_that_compares_is_in_its_name(
+    ctx: RunContext, made: World, server: FakeEndpoint, tmp_path: Path, by: str
+) -> None:
+    said = verdict("A").body if by == "verdict" else completion("A > B")
+    server.reply = lambda _: Said({**said, "model": "m-0125"})
+    seen = looked_at(ctx, triplets(made, by=by, name=f"{by}.jsonl"), MODEL, SETS)
+    judge = JudgeEndpoint(base_url=server.url, model="m", retries=0, reasks=0, logprobs="off")
+    result = compare(ctx, seen, judge)
+    rows = [row for (row,) in rows_of(ctx.lake, result).values() if row["status"] == "ok"]
+    assert {row["answered_by"] for row in rows} == {"m-0125"}
+    numbers = overall(ctx, seen, result, judge, tmp_path)
+    assert numbers["accuracy"].model == f"m@{judge.identity} answered by m-0125"
+
+
 def test_a_reward_model_scores_each_answer_alone_with_the_texts_that_it_was_trained_with(
     ctx: RunContext, made: World, tmp_path: Path
 ) -> None:
@@ -254,6 +269,8 @@ def test_the_price_of_an_endpoint_that_compares_is_told_without_a_call(
     assert (price.calls, price.benchmarks) == (2 * 7, ("mine",)), "both orders of every pair"
     assert price.input_tokens > 14 * 4 * 100, "four pictures a call, and the text"
     assert price.cost == pytest.approx(14 * 50 * 4e-6)
+    assert price.most_calls == 14 * 3, "as often as its reasks let it be asked"
+    assert price.most_cost == pytest.approx(3 * price.cost)
     (twice,) = judge_prices({"mine": scored}, grading, **asked, comparing=["fake", "fake"])
     assert twice.calls == 2 * price.calls
     likely = triplets(made, by="likelihood", name="priced.jsonl")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from tasks.evaluation.conditions import conditions_of
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
 from tasks.evaluation.entries import Entry, read_scores
 from tasks.evaluation.grades import grades
-from tasks.evaluation.price import judge_prices
 from tasks.evaluation.published_scores import shelves_of
 from tasks.evaluation.questions import questions
 from tasks.evaluation.results import Evaluated, results
@@ -310,6 +309,50 @@ def test_a_local_judge_that_replies_otherwise_is_another(ctx: RunContext, made: 
     assert [len(shelf.rows) for shelf in shelves_of(entries, [])] == [1, 1, 1], "and no table of results holds two"
 
 
+def test_scores_say_which_version_of_a_judge_answered(
+    ctx: RunContext, made: World, server: FakeEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One alias, moved between two checkpoints and while a third is graded; a fourth has nothing to be judged."""
+    ctx = replace(ctx, max_quarantined=1.0)
+    judge = endpoint(server)
+    plain = f"judge-1@{judge.identity}"
+    done: list[Evaluated] = []
+
+    def score(name: str, versions: Sequence[str | None], video: dict[str, str]) -> list[Entry]:
+        """The checkpoints so far, with another whose questions are its own; replies name the versions in turn."""
+        server.reply = lambda _: Said({"model": versions[len(server.calls) % len(versions)], **completion("4")})
+        rows = [{**row, "questions": [f"{name}: {row['questions'][0]}"], **video} for row in made.questions()]
+        seen = looked_at(ctx, made.scored(rows, **JUDGED, name=f"{name}.json"), MODEL)
+        said = answered(ctx, seen, MODEL)
+        graded = about(seen.scored, seen, said, grade(ctx, seen, said, judge), judge)
+        done.append(replace(graded, checkpoint=name))
+        caplog.clear()
+        found = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries
+        return [each for each in found if each.group == "overall"]
+
+    (asked_for,) = score("asked", ["judge-1"], {})
+    assert asked_for.judge == plain
+    assert not caplog.records
+    done.clear()
+    score("old", ["judge-1-0125"], {})
+    unjudged = score("unjudged", [None], {"video": "nowhere"})
+    assert {each.judge for each in unjudged} == {f"{plain} answered by judge-1-0125"}
+    (warned,) = caplog.records
+    assert "asked for the judge 'judge-1', and its replies name judge-1-0125. To pin" in warned.getMessage()
+    entries = score("new", ["judge-1-1106"], {})
+    entries = score("mixed", ["judge-1-0125", "judge-1-1106"], {})
+    assert {each.checkpoint: each.judge.removeprefix(plain) for each in entries} == {
+        "old": " answered by judge-1-0125",
+        "unjudged": "",  # Beside which of them it stands cannot be said.
+        "new": " answered by judge-1-1106",
+        "mixed": " answered by judge-1-0125, judge-1-1106",
+    }
+    assert len(conditions_of(entries)) == 4, "never one column"
+    assert "More than one version has answered" in caplog.records[0].getMessage()
+    rows = [row for each in rows_of(ctx.lake, done[0].grades).values() for row in each]
+    assert {row["answered_by"] for row in rows} == {"judge-1-0125"}
+
+
 def test_a_number_of_nothing_is_no_number(ctx: RunContext, made: World, tmp_path: Path) -> None:
     scored = made.scored([{**made.questions()[0], "answer": "x"}, {**made.questions()[0], "id": "b", "video": "no"}])
     seen = looked_at(ctx, scored, MODEL)
@@ -340,15 +383,3 @@ def test_scores_say_the_settings_that_are_not_the_benchmarks_own(ctx: RunContext
     done = [Evaluated("mine", scored, "base", MODEL, "official", None, seen.asked.ref, said.ref, official.ref)]
     one = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries[0]
     assert (one.settings, one.limit, one.n + one.left_out) == ({"system": "Be short.", "subtitles": True}, 3, 3)
-
-
-def test_the_price_of_a_judge_is_told_without_a_call(made: World, server: FakeEndpoint, tmp_path: Path) -> None:
-    grading = GradingConfig(endpoints={"fake": endpoint(server, price_input=2.0, price_output=4.0, max_tokens=50)})
-    scored = made.scored(made.questions(), **JUDGED)
-    ruled = made.scored(made.questions())
-    (price,) = judge_prices({"mine": scored, "ruled": ruled}, grading, 3, str(tmp_path / "lake"))
-    assert (price.calls, price.benchmarks) == (3 * 6, ("mine",)), "protocols that ask the same share a call"
-    assert price.output_tokens == 18 * 50
-    assert price.cost == pytest.approx((price.input_tokens * 2 + price.output_tokens * 4) / 1e6)
-    assert not server.calls
-    assert not (tmp_path / "lake").exists()

@@ -21,9 +21,10 @@ from toy_benchmark import answered, looked_at
 
 from models.endpoint_settings import JudgeEndpoint
 from tasks.evaluation.config import GradingConfig, ScoredBenchmark
-from tasks.evaluation.entries import Entry, read_scores
+from tasks.evaluation.entries import Entry, Scores, read_scores
 from tasks.evaluation.grades import grades
 from tasks.evaluation.items import asked_rows, item_of, predictions_by_question
+from tasks.evaluation.page import evaluation_page
 from tasks.evaluation.results import Evaluated, results
 from tasks.fanout import WorkerPool
 from tasks.frames import FrameSet
@@ -215,12 +216,16 @@ def test_video_chatgpt_from_annotations_to_scores(
     assert (run.said.ok, run.said.quarantined) == (9, 2)
     assert {protocol: run.numbers(protocol) for protocol in BY_HAND} == BY_HAND
     official, strict = map(run.entry, BY_HAND)
-    assert official.statuses == {"missing": 4, "no verdict": 5, "ok": 10}
+    assert official.statuses == {"missing": 4, "no verdict": 5, "off the scale": 1, "ok": 9}
     assert strict.statuses == {"missing": 4, "no verdict": 3, "ok": 11, "out of range": 1}
     assert official.judge == strict.judge == f"judge-1@{judge.identity}"
     assert official.faults == strict.faults == {"no video": 2}
     # Each of the 15 grades is one call; five replies are unusable to one script, and a sixth, the 7, to the other.
     assert len(server.calls) == 15 + 5 + 1
+    alone = tuple(each for each in run.entries if each.protocol == "official")
+    page = evaluation_page(ctx.lake, Scores("r", alone), tmp_path / "page").read_text()
+    assert "1 off the scale" in page
+    assert "a score that is none, and the protocol counts it as it stands" in page
     check_file_is_read_back(ctx, run)
 
 

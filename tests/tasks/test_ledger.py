@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -52,6 +53,19 @@ def test_an_answer_is_given_again_and_can_be_looked_up(tmp_path: Path) -> None:
     assert again.begin("call", 1.0) == again.find("call") == ANSWER
     assert again.find("unknown") is None
     assert ledger.spent() == pytest.approx(0.5)
+
+
+def test_the_model_that_answered_is_kept_and_answers_from_before_it_was_are_read(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "l.sqlite", settings())
+    named = replace(ANSWER, model="m-0125")
+    ledger.end(ticket(ledger.begin("call", 1.0)), 0.5, "call", named)
+    ledger.end(ticket(ledger.begin("older", 1.0)), 0.5, "older", ANSWER)
+    with sqlite3.connect(tmp_path / "l.sqlite") as db:
+        eight = json.dumps(list(vars(ANSWER).values())[:8])
+        db.execute("UPDATE calls SET answer = ? WHERE call = 'older'", [eight])
+    assert ledger.find("call") == named
+    assert ledger.find("older") == ANSWER
+    assert ledger.typical() == Typical(2, 100, 10, 0.25)
 
 
 def test_what_is_typical_is_reckoned_without_the_answers_in_memory(tmp_path: Path) -> None:

@@ -177,3 +177,4 @@ def test_an_endpoint_without_prices_is_said_to_have_none(pairs: tuple[Lake, Stag
     free = replace(ENDPOINT, price_input=0.0, price_output=0.0)
     line = priced(Line("p", 1, 1), 10, *pairs, judged_by(free), 3, str(tmp_path / "lake"))
     assert "set price_input" in (line.note or "")
+    assert "not in it: replies without a verdict are asked for again (reasks 1)" in (line.note or "")
