@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.loading import SAFE
 from models.shape import layers_for
@@ -120,6 +120,35 @@ def check_loaded(folder: Path, name: str, loaded: Mapping[str, Tensor]) -> None:
         )
     if not any(bool(value.any()) for key, value in saved.items() if "lora_B" in key):
         raise ValueError(f"Adapter {folder} changes nothing: its lora_B weights are all zero.")
+
+
+def load_onto(model: Any, core: Any, name: str, folder: Path) -> Any:
+    """The PEFT model with one more saved adapter, which stands still.
+
+    Args:
+        model: `core`, or the PEFT model around it.
+        core: the transformers model.
+        name: what the adapter is called from now on.
+        folder: where it was saved.
+
+    Raises:
+        ValueError: the adapter is not whole, does not fit this model, or changes nothing.
+    """
+    from peft import PeftModel
+
+    check_fits(folder, core)
+    if isinstance(model, PeftModel):
+        model.load_adapter(folder, adapter_name=name)
+    else:
+        model = PeftModel.from_pretrained(core, folder, adapter_name=name)
+    model.eval().requires_grad_(False)
+    check_loaded(folder, name, parameters_of(core, name))
+    return model
+
+
+def parameters_of(core: Any, name: str) -> dict[str, nn.Parameter]:
+    """The weights of one adapter by name."""
+    return {key: value for key, value in core.named_parameters() if "lora_" in key and f".{name}." in key}
 
 
 def save_plain(model: Any, name: str, folder: Path, base: str) -> None:

@@ -212,10 +212,10 @@ def _better(difference: float) -> Preferred:
 
 
 def _choice_token(lm: VideoLM, word: str) -> int:
-    ids = lm.tokenizer(word, add_special_tokens=False)["input_ids"]
+    *ids, _ = lm.response_ids(word)  # with the space before it, where the model answers with one
     if len(ids) != 1 or ids[0] in lm.suppressed or ids[0] == lm.tokenizer.unk_token_id:
         raise ValueError(
-            f"The choice word {word!r} is not one ordinary token of this judge (its tokenizer gives {ids}), so a "
+            f"The choice word {word!r} is not one ordinary token of this judge (it would reply with {ids}), so a "
             "verdict cannot be read from its next token. Use method 'likelihood', or another judge."
         )
     return int(ids[0])

@@ -38,9 +38,23 @@ OWN = (
 
 
 def load_checkpoint(
-    name: str, revision: str | None, dtype: str, quantization: Quantization = "none", device: str = "cpu"
+    name: str,
+    revision: str | None,
+    dtype: str,
+    quantization: Quantization = "none",
+    device: str = "cpu",
+    *,
+    later: bool = False,
 ) -> tuple[Any, Any]:
-    """The transformers model and the processor of a local folder or a Hub id; `device` counts where it is quantised.
+    """The transformers model and the processor of a local folder or a Hub id.
+
+    Args:
+        name: the folder or id.
+        revision: commit of a Hub id; None: its newest.
+        dtype: torch dtype by name.
+        quantization: whether the language model's weights are kept in four bits.
+        device: where a quantised model is put; any other stays in main memory.
+        later: only check that this machine can quantise it, and leave that to `quantised`.
 
     Raises:
         ValueError: it is not there, of no supported family, not whole, without safetensors, processor files or chat
@@ -61,7 +75,40 @@ def load_checkpoint(
             "tokenizer's files are missing beside the weights, or of another model."
         )
     _check_template(name, family, processor)
-    return _model(name, revision, {"dtype": getattr(torch, dtype), **more}), processor
+    return _model(name, revision, {"dtype": getattr(torch, dtype), **({} if later else more)}), processor
+
+
+def quantised(whole: Any, quantization: Quantization, device: str, dtype: str) -> Any:
+    """What `load_checkpoint` would have made of a checkpoint with these weights, without writing one.
+
+    transformers rounds layers as it reads them, from files or from a state dict. The state dict is what save_pretrained
+    would write: a checkpoint's names of the weights, and tied ones once.
+
+    Args:
+        whole: a model with plain weights; of no more use afterwards.
+        quantization: not "none".
+        device: where to put the result.
+        dtype: of what stays unrounded, by name.
+
+    Raises:
+        ValueError: this machine cannot quantise.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    how, name = load_arguments(quantization, device, dtype), whole.config.name_or_path
+    weights = revert_weight_conversion(whole, remove_tied_weights_from_state_dict(whole.state_dict(), whole))
+    rounded, told = type(whole).from_pretrained(
+        None,
+        config=whole.config,
+        state_dict=weights,
+        dtype=getattr(torch, dtype),
+        output_loading_info=True,
+        **how,
+    )
+    assert not told["missing_keys"], told["missing_keys"]
+    rounded.config.name_or_path, rounded.generation_config = name, whole.generation_config
+    return rounded
 
 
 def _config(name: str, revision: str | None) -> Any:

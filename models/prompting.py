@@ -135,12 +135,15 @@ def continuation_ids(lm: VideoLM, begin: str, text: str) -> list[int]:
 
 
 def next_turn_ids(lm: VideoLM, text: str) -> list[int]:
-    """The tokens of a further user turn after an answer, up to where the model would reply.
+    """The tokens of a further user turn after an answer and its end token, up to where the model would reply.
+
+    With what the chat template writes behind the end token: Qwen and SmolVLM2 begin a new line there.
 
     Raises:
         ValueError: the chat template changes what was said before when something is said after.
     """
-    said = [_turn("user", "x"), _turn("assistant", "x")]
+    answer = "what was said"
+    said = [_turn("user", "x"), _turn("assistant", answer)]
     before: str = lm.processor.apply_chat_template(said, tokenize=False)
     after: str = lm.processor.apply_chat_template(
         [*said, _turn("user", text)], tokenize=False, add_generation_prompt=True
@@ -150,8 +153,15 @@ def next_turn_ids(lm: VideoLM, text: str) -> list[int]:
             "The chat template of this model writes an answer in another way once a turn follows it, so that nothing "
             "can be asked behind an answer: take a checkpoint that does not think aloud, or set form.prompt to ''."
         )
-    ids: list[int] = lm.tokenizer(after.removeprefix(before), add_special_tokens=False)["input_ids"]
-    return ids
+    turn, closing = after.removeprefix(before), before.rpartition(answer)[2]
+    for token in lm.tokenizer.convert_ids_to_tokens(lm.end_ids):
+        if token and token in closing:  # a checkpoint may list an end that its tokenizer does not know
+            space = closing.partition(token)[2]
+            # Read with the end token, and cut off again: some tokenizers put a space before what begins a text.
+            ids: list[int] = lm.tokenizer(token + space + turn, add_special_tokens=False)["input_ids"]
+            return ids[1:]
+    plain: list[int] = lm.tokenizer(turn, add_special_tokens=False)["input_ids"]
+    return plain
 
 
 def _takes_system(lm: VideoLM) -> bool:

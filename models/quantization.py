@@ -2,10 +2,11 @@
 
 NF4 with double quantisation, computing in the model's dtype, as of QLoRA (https://arxiv.org/abs/2305.14314); vision
 tower, projector and output layer keep their numbers, so visual tokens are those of the plain model. It needs CUDA and
-bitsandbytes. **Nothing of it was run where this was written**: there was no GPU.
+bitsandbytes. **It was not run on a GPU where this was written**: loading alone was, with the CPU part of bitsandbytes.
 
-Adapters that are merged into such a base (an SFT adapter under a policy) are rounded to four bits with it. A copy with
-an adapter merged in for sampling is not made, since rounding would make it another policy (VideoLM.merge_into_twin).
+Adapters that are merged into such a base (an SFT adapter under a policy) are in the weights before they are rounded
+(models.merging). A copy with an adapter merged in for sampling is not made, since it would be rounded anew after each
+update: the policy that samples would be another than the one that learns (VideoLM.merge_into_twin).
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ class Scorer:
 
 
 def _output_row(lm: VideoLM, word: str) -> Tensor:
-    """The language model's output row [D] of a word, float32; ValueError where it is not one known token."""
-    ids = lm.tokenizer(word, add_special_tokens=False)["input_ids"]
+    """The language model's output row [D] of a word as a reply, float32; ValueError where it is not one known token."""
+    *ids, _ = lm.response_ids(word)
     if len(ids) != 1 or ids[0] == lm.tokenizer.unk_token_id:
         raise ValueError(f"{word!r} is {len(ids)} tokens, or an unknown one, to this model: take a word of one token.")
     row: Tensor = lm.core.get_output_embeddings().weight[ids[0]].detach().float()

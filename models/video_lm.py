@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.adapters import check_fits, check_loaded, check_pattern, merged_twin, save_plain
+from models.adapters import check_pattern, load_onto, merged_twin, parameters_of, save_plain
 from models.batches import Load
 from models.drawing import Drawing
 from models.encoding import encode_clips
 from models.families import Family, VideoFrames, family_of
-from models.loading import load_checkpoint
 from models.memory import LATEST
+from models.merging import load_merged
 from models.meter import METER
 from models.packing import pack_answers, takes_any_attention
 from models.parallel import ALONE, Team, is_partitioned
@@ -81,7 +81,8 @@ class VideoLM:
         Args:
             name: a local folder or a Hub id. Remote code is off; only safetensors are read.
             revision: commit of a Hub id; None: its newest.
-            merge: PEFT adapter folders to merge into the weights, in order (an SFT adapter under a policy).
+            merge: PEFT adapter folders to merge into the weights, in order (an SFT adapter under a policy); before the
+                weights are rounded to four bits, if they are (models.merging).
             adapter: one more PEFT adapter folder, added as "policy" and switched on.
             device: torch device.
             dtype: torch dtype by name.
@@ -91,11 +92,7 @@ class VideoLM:
         Raises:
             ValueError: as of models.loading.load_checkpoint; or an adapter does not fit.
         """
-        model, processor = load_checkpoint(name, revision, dtype, quantization, device)
-        for folder in merge:
-            adapted = cls(model, processor)
-            adapted.load_adapter("merged", folder)
-            model = adapted.model.merge_and_unload()
+        model, processor = load_merged(name, revision, dtype, quantization, device, merge)
         team.partition(model)
         lm = cls(model if quantization != "none" else model.to(device), processor)
         if adapter is not None:
@@ -343,15 +340,7 @@ class VideoLM:
         Raises:
             ValueError: the adapter is not whole, does not fit this model, or changes nothing.
         """
-        from peft import PeftModel
-
-        check_fits(folder, self.core)
-        if isinstance(self.model, PeftModel):
-            self.model.load_adapter(folder, adapter_name=name)
-        else:
-            self.model = PeftModel.from_pretrained(self.core, folder, adapter_name=name)
-        self.model.eval().requires_grad_(False)
-        check_loaded(folder, name, self.adapter_parameters(name))
+        self.model = load_onto(self.model, self.core, name, folder)
 
     def save_adapter(self, name: str, folder: Path, *, base: str) -> None:
         """Write one adapter as plain PEFT reads it: adapter_config.json and adapter_model.safetensors in `folder`.
@@ -365,7 +354,7 @@ class VideoLM:
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The weights of one adapter by name."""
-        return {key: value for key, value in self.core.named_parameters() if "lora_" in key and f".{name}." in key}
+        return parameters_of(self.core, name)
 
     def copy_adapter(self, source: str, target: str) -> None:
         """Overwrite one adapter's weights with another's of the same shape."""

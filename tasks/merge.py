@@ -25,8 +25,9 @@ class FolderInUseError(ValueError):
 def merge(lake: Lake, adapter: TrainedAdapter, base: ModelRef, to: Path, *, dtype: str | None = None) -> ModelRef:
     """Write config, safetensors and processor into `to`, which appears whole or not at all.
 
-    Where the training kept the base in four bits, the adapters are merged into the whole weights all the same: they
-    were trained on rounded ones, so its log-probabilities differ by that.
+    The adapters are summed in float32 and the weights rounded once (models.merging), as where a run merges them. Where
+    the training kept the base in four bits they are merged into the whole weights: what was trained and scored had
+    those below it merged likewise and then rounded, and its own on top. So log-probabilities differ by rounding alone.
 
     A reward model's head goes along as it is: it is a layer that no class of transformers has. So does the base's
     generation_config.json.

@@ -23,6 +23,7 @@ from tasks.merge import FolderInUseError, merge
 from tasks.trained import AdapterError, base_of, chosen_adapter, trained_adapters
 
 QUESTION, ANSWERS = "what happens first?", ("a red circle grows.", "a blue cross moves left.")
+DTYPES = ("float32", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,22 @@ def test_plain_transformers_loads_it_and_says_the_same(made: TrainedLake, tmp_pa
     assert (logprobs(made.base.load(made.lake)) - expected).abs().max() > 0.01, "the adapters change something"
     assert (logprobs(replace(made.base, merged=(made.sft,)).load(made.lake)) - expected).abs().max() > 0.01
     assert model.generation_config.suppress_tokens, "what is never sampled goes along"
+
+
+def test_in_bfloat16_the_sum_of_the_adapters_is_rounded_once(made: TrainedLake, tmp_path: Path) -> None:
+    chosen = chosen_adapter(made.lake, "context")
+    for dtype in DTYPES:
+        merge(made.lake, chosen, base_of(chosen, str(BASE)), tmp_path / dtype, dtype=dtype)
+    (exact, found), (source, rounded) = (
+        [VideoLM.load(str(place), dtype=dtype).core.state_dict() for place, dtype in zip(places, DTYPES, strict=True)]
+        for places in ([tmp_path / dtype for dtype in DTYPES], [BASE, BASE])
+    )
+    touched = [name for name, weight in source.items() if not torch.equal(exact[name], weight)]
+    assert touched
+    for name in touched:
+        meant = rounded[name].float() + (exact[name] - source[name])
+        half = torch.finfo(torch.bfloat16).eps * meant.abs() / 2
+        assert ((found[name].float() - meant).abs() <= half * 1.001 + 1e-7).all(), name
 
 
 def test_the_base_s_own_settings_of_sampling_go_along(made: TrainedLake, tmp_path: Path) -> None:
