@@ -35,6 +35,7 @@ class Shape:
         rank: of the adapters.
         dtype: of the weights.
         sampling_copy: whether sampling has a copy of the weights (VideoLM).
+        gradient_checkpointing: whether steps keep only the layers' inputs (VideoLM); a large model's do not fit else.
     """
 
     tower: Mapping[str, int]
@@ -45,6 +46,7 @@ class Shape:
     rank: int
     dtype: torch.dtype
     sampling_copy: bool
+    gradient_checkpointing: bool
 
 
 SHAPES = {
@@ -73,6 +75,7 @@ SHAPES = {
         rank=16,
         dtype=torch.float32,
         sampling_copy=True,
+        gradient_checkpointing=False,
     ),
     # llava-hf/llava-onevision-qwen2-7b-ov-hf: SigLIP SO400M at 384 pixels, Qwen2 7B.
     "7b": Shape(
@@ -98,6 +101,7 @@ SHAPES = {
         rank=64,
         dtype=torch.bfloat16,
         sampling_copy=False,
+        gradient_checkpointing=True,
     ),
 }
 
@@ -138,6 +142,7 @@ def new_model(shape: Shape, device: str) -> VideoLM:
     )
     lm = VideoLM(model, _processor(shape))
     lm.sampling_copy = shape.sampling_copy
+    lm.gradient_checkpointing = shape.gradient_checkpointing
     return lm
 
 
