@@ -5,14 +5,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 import ray
+from kept_artifacts import artifacts
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.hooks import log_cancelled, log_failed
@@ -79,11 +78,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def config(folder: Path) -> RunConfig:
     return RunConfig(name="small", lake=str(folder / "lake"), workers=1)
-
-
-def artifacts(key: str) -> list[Any]:
-    with get_client(sync_client=True) as client:
-        return [each for each in client.read_artifacts() if each.key == key]
 
 
 def test_a_run_leaves_its_stages_events_and_artifacts(films: str, tmp_path: Path) -> None:

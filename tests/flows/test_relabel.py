@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prefect.client.orchestration import get_client
+from kept_artifacts import artifacts
 from pydantic import ValidationError
 from reduced import SMALL
 
@@ -140,15 +140,8 @@ def test_another_prompt_or_judge_is_compared_with_the_labels_before(folder: Path
     assert not {"new", "gone"} & set(moved)
     assert "another judge" in page.read_text()
     assert "other captions" in page.read_text()
-    (table,) = artifacts("moves-nights-context")
+    *_, table = artifacts("moves-nights-context")
     assert f"moves.html]({page.as_uri()})" in table.description
-
-
-def artifacts(key: str) -> list[Any]:
-    """The latest artifact of that key."""
-    with get_client(sync_client=True) as client:
-        found = [each for each in client.read_artifacts() if each.key == key]
-    return sorted(found, key=lambda each: each.created)[-1:]
 
 
 def test_a_mistake_across_sections_is_refused_before_anything_runs(world: Path, tmp_path: Path) -> None:

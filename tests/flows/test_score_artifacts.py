@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kept_artifacts import artifacts
 from prefect import flow
-from prefect.client.orchestration import get_client
 
 from flows.artifacts import show_scores
 from tasks.evaluation.entries import Entry
@@ -48,8 +48,7 @@ def scored(run: str, entries: list[Any]) -> None:
 def shown(run: str, entries: list[Entry]) -> list[Any]:
     """The artifacts of a run with these numbers."""
     scored(run, entries)
-    with get_client(sync_client=True) as client:
-        return [each for each in client.read_artifacts() if each.key and each.key.startswith(f"evaluation-{run}-")]
+    return artifacts(f"evaluation-{run}-%")
 
 
 def test_each_way_of_measuring_has_a_table_of_its_own() -> None:

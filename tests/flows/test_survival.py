@@ -1,7 +1,11 @@
-"""What killed runs, more workers and two runs at once leave behind: the rows and the adapters of one quiet run."""
+"""What killed runs, more workers and two runs at once leave behind: the rows and the adapters of one quiet run.
+
+A kill costs a start of everything, so one stage of each kind is killed; `RLAIF_TEST_KILLS=all` has every one killed.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -47,12 +51,12 @@ def rendered(place: Place) -> int:
     return len(list(place.data.with_name(".data.partial").glob("videos/*.mp4")))
 
 
-# By the stage that is to be killed: what there is more of as soon as it is under way. One of each kind: files, rows by
-# workers, trainings, what a training asks for in its midst.
+# By the stage that is to be killed: what there is more of as soon as it is under way.
 Seen = Callable[[Place, Lake], int]
 UNDER_WAY: dict[str, Seen] = {
     "prepare": lambda place, _: rendered(place),
     "frames": lambda _, lake: rows(lake, "frames"),
+    "visual_tokens": lambda _, lake: rows(lake, "visual_tokens"),
     "captions": lambda _, lake: rows(lake, "captions"),
     "sft": lambda _, lake: rows(lake, "checkpoints", role="sft", final=False),
     "candidates": lambda _, lake: rows(lake, "candidates"),
@@ -63,8 +67,12 @@ UNDER_WAY: dict[str, Seen] = {
     "policy": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ppo_context", final=False),
     "policy by ranks": lambda _, lake: rows(lake, "checkpoints", role="policy", arm="ranks", final=False),
     "benchmark": lambda _, lake: rows(lake, "scores", checkpoint="ppo_context"),
+    "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
 TRAININGS = {"sft", "reward_model", "first segment", "policy", "policy by ranks"}
+# One that writes files, one whose rows come from workers, three trainings, what one asks for in its midst, one at the end.
+OF_EACH_KIND = {"prepare", "preferences", "sft", "first segment", "refresh", "policy by ranks", "benchmark"}
+KILLED = set(UNDER_WAY) if os.environ.get("RLAIF_TEST_KILLS") == "all" else OF_EACH_KIND
 
 
 def first_under_way(process: subprocess.Popen[str], place: Place, lake: Lake, left: set[str]) -> str | None:
@@ -99,7 +107,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
     """The data folder too is made anew, under kills; its videos' hashes are rows."""
     shutil.rmtree(place.data)
     lake, chance = place.lake("killed"), random.Random(0)
-    left, killed, broken_off = set(UNDER_WAY), [], 0
+    left, killed, broken_off = set(KILLED), [], 0
     while left:
         # Some with a Prefect server of its own, which then dies with it.
         here = replace(place, server=None if len(killed) % 8 == 1 else place.server)
@@ -114,9 +122,9 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_it_had_not_been(place: P
         killed.append(stage)
         broken_off += bool(unfinished(lake))
         print(time.monotonic(), stage, unfinished(lake))
-    assert len(killed) >= 10
-    assert set(killed) >= TRAININGS
-    assert broken_off >= 5
+    assert len(killed) >= 0.7 * len(KILLED)
+    assert set(killed) >= TRAININGS & KILLED
+    assert broken_off >= 0.3 * len(KILLED)
     done = place.run("killed", REFRESHED, "run.workers=1")
     assert done.returncode == 0, done.stderr
     assert contents(lake) == contents(quiet)

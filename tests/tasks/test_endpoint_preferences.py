@@ -260,8 +260,9 @@ def test_a_judge_that_is_no_endpoint_is_refused(server: FakeEndpoint, ctx: RunCo
 def test_a_budget_of_a_lake_on_s3_says_once_on_which_machine_it_is_counted(
     ctx: RunContext, server: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr("tasks.preferences.run_stage", lambda *_: None)
     candidates = sampled(ctx, answers("one", ONE, GOOD, BAD))
+    monkeypatch.setattr("tasks.preferences.run_stage", lambda *_: candidates)
+    monkeypatch.setattr("tasks.preferences.say_whose_rows", lambda *_: None)  # There are none.
     in_bucket, looking = (replace(ctx, lake_root="s3://bucket/lake", looks_only=looks) for looks in (False, True))
     in_bucket.lake = looking.lake = ctx.lake  # No bucket is there.
     dear = config(server, price_input=1.0, budget=10.0)

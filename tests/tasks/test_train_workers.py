@@ -141,7 +141,7 @@ def test_a_pass_too_large_for_its_gpu_ends_the_stage_with_what_to_change(
 ) -> None:
     monkeypatch.setattr(tasks.dpo, "TrainDpo", RunsOutOfMemory)
     with pytest.raises(
-        StageFailure, match=r"ran out of memory in .*allocate 2.00 GiB\. Lower .*forward_batch \(now 1\)"
+        StageFailure, match=r"ran out of memory in .*allocate 2.00 GiB\. What .* Lower .*forward_batch \(now 1\)"
     ):
         _trained(group, material, "full")
 
