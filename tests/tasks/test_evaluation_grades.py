@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -330,15 +331,18 @@ def test_scores_say_which_version_of_a_judge_answered(
         found = read_scores(results(ctx.lake, "r", done, tmp_path / "out", SilentProgress())).entries
         return [each for each in found if each.group == "overall"]
 
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
     (asked_for,) = score("asked", ["judge-1"], {})
     assert asked_for.judge == plain
-    assert not caplog.records
+    assert not warnings()
     done.clear()
     score("old", ["judge-1-0125"], {})
     unjudged = score("unjudged", [None], {"video": "nowhere"})
     assert {each.judge for each in unjudged} == {f"{plain} answered by judge-1-0125"}
-    (warned,) = caplog.records
-    assert "asked for the judge 'judge-1', and its replies name judge-1-0125. To pin" in warned.getMessage()
+    (warned,) = warnings()
+    assert "asked for the judge 'judge-1', and its replies name judge-1-0125. To pin" in warned
     entries = score("new", ["judge-1-1106"], {})
     entries = score("mixed", ["judge-1-0125", "judge-1-1106"], {})
     assert {each.checkpoint: each.judge.removeprefix(plain) for each in entries} == {
@@ -348,7 +352,7 @@ def test_scores_say_which_version_of_a_judge_answered(
         "mixed": " answered by judge-1-0125, judge-1-1106",
     }
     assert len(conditions_of(entries)) == 4, "never one column"
-    assert "More than one version has answered" in caplog.records[0].getMessage()
+    assert "More than one version has answered" in warnings()[0]
     rows = [row for each in rows_of(ctx.lake, done[0].grades).values() for row in each]
     assert {row["answered_by"] for row in rows} == {"judge-1-0125"}
 
