@@ -15,6 +15,7 @@ from benchmarks.choices import LETTERS
 # What a model thinks is no answer; nor are the marks that end its turn.
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.IGNORECASE | re.DOTALL)
 _ENDINGS = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<eos>))+\s*\Z")
+_WORDS = re.compile(r"\w+")
 _BLANKS, _BREAKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]"), re.compile(r"\s*\n\s*")
 _LONE = re.compile(r"[^\w<]*([A-Ha-h])[^\w<]*")
 _SCOPES = (
@@ -51,6 +52,13 @@ _WRONG = (
     r"|cannot\b|can['’]t\b|(?:does|do)\s*(?:not|n['’]t)\b)"
 )
 _REFUSED = re.compile(rf"{_CLOSE}(?:\?|[.:,]?\s*{_WRONG})", re.IGNORECASE)
+# Any word of these, of `_NOT`, `_UNSAID` and `_CORRECTED`: most replies have none, and are read sooner for it.
+_AGAINST = re.compile(
+    r"\?|not|n['’]t|than|instead|except|neither|\bnor|without|eliminat|\brules?\b|exclude|doubt|unsure|uncertain|unclear"
+    r"|unlikely|nobody|hardly|wrong|incorrect|false|impossible|least|worst|\bout\b|actually|\bno\b|\bwait\b|correction|sorry"
+    r"|rather|\bi mean\b|second thought",
+    re.IGNORECASE,
+)
 # A later letter that takes the place of an earlier one.
 _CORRECTED = re.compile(
     r"\b(?:actually|no|wait|correction|sorry|rather|i mean|on second thoughts?)\b[\s,:.!–—-]*+"
@@ -168,14 +176,20 @@ def _said(reply: str) -> str:
 
 def _letters(form: re.Pattern[str], text: str, options: Sequence[str]) -> Iterator[str]:
     """Every letter that `text` gives in this form, but those it denies; "" for each alternative to one."""
+    against = _AGAINST.search(text) is not None
     for found in form.finditer(text):
         letter, place = found[found.lastindex or 0].upper(), found.start(found.lastindex or 0)
-        if _DENIED.search(text, max(0, place - 100), place) or _refused(text, place + 1, letter, options):
+        if against and (_denied(text, place) or _refused(text, place + 1, letter, options)):
             continue
         yield letter
-        other = _ALTERNATIVE.match(text, place + 1) or _CORRECTED.search(text, place + 1)
+        other = _ALTERNATIVE.match(text, place + 1) or (_CORRECTED.search(text, place + 1) if against else None)
         if other and other[1] != letter:
             yield ""
+
+
+def _denied(text: str, place: int) -> bool:
+    """Whether what stands in front of the letter at a place denies it."""
+    return _DENIED.search(text, max(0, place - 100), place) is not None
 
 
 def _refused(text: str, end: int, letter: str, options: Sequence[str]) -> bool:
@@ -183,11 +197,19 @@ def _refused(text: str, end: int, letter: str, options: Sequence[str]) -> bool:
     if _REFUSED.match(text, end):
         return True
     number = LETTERS.index(letter)
-    words = re.findall(r"\w+", options[number]) if number < len(options) else []
-    if not words:
-        return False
-    own = re.compile(r"\W+" + r"\W+".join(map(re.escape, words)) + r"\b", re.IGNORECASE).match(text, end)
-    return own is not None and _REFUSED.match(text, own.end()) is not None
+    behind = _behind(text, end, options[number]) if number < len(options) else end
+    return behind != end and _REFUSED.match(text, behind) is not None
+
+
+def _behind(text: str, start: int, option: str) -> int:
+    """Where an option's text ends that stands at a place; the place itself where it does not stand there."""
+    place = start
+    for word in _WORDS.findall(option.lower()):
+        found = _WORDS.search(text, place)
+        if not found or found[0].lower() != word:
+            return start
+        place = found.end()
+    return place
 
 
 def _agreed(
@@ -216,4 +238,4 @@ def _by_text(text: str, options: Sequence[str]) -> str | None:
 @lru_cache(maxsize=1 << 16)
 def _plain(text: str) -> str:
     """Lower case, words alone."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(_WORDS.findall(text.lower()))

@@ -1,9 +1,12 @@
 """The strict reading of replies: what a person would take for the answer, and nothing where one could not tell."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import strict_choices
 from benchmarks.strict_choices import letter_of
 
 OPTIONS = ("A garden.", "Baseball batting.", "Golf.", "A piano.")
@@ -150,3 +153,20 @@ def test_any_reply_is_read_without_an_error(reply: str, options: list[str]) -> N
 def test_words_in_small_letters_never_name_a_letter_that_is_not_theirs(reply: str) -> None:
     said = letter_of(f"x {reply} x", OPTIONS)
     assert said is None or f" {said.lower()} " in f" {reply} "
+
+
+AGAINST = (
+    "not", "isn't", "don’t think", "other than", "instead of", "except", "neither", "nor", "without", "eliminates",
+    "rule out", "excluding", "doubt", "uncertain", "unlikely", "nobody says", "hardly", "is wrong", "is the worst", "?",
+    "is out", "cannot be", "actually", "no", "wait", "correction", "rather", "I mean", "on second thought", "sorry",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from((*AGAINST, "A", "B", "(C)", "answer is", "golf", ".", ",", "so")), max_size=9))
+def test_replies_without_a_word_against_a_letter_are_read_as_if_they_were_looked_through(words: list[str]) -> None:
+    """The quick look for such words spares time and changes no letter."""
+    reply = " ".join(words)
+    quickly = strict_choices._read.__wrapped__(reply, OPTIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_choices, "_AGAINST", re.compile(""))
+        assert strict_choices._read.__wrapped__(reply, OPTIONS) == quickly
