@@ -141,6 +141,13 @@ def empty_gpu_cache() -> None:
         cuda.empty_cache()
 
 
+def memory_is_scarce() -> bool:
+    """Whether a model that nobody holds may be one too many: on a card, or where half of main memory is used."""
+    import psutil
+
+    return _cuda() is not None or psutil.virtual_memory().percent > 50
+
+
 def _resident_mib() -> float:
     import psutil
 

@@ -41,8 +41,9 @@ class Loaded:
 
 
 @pytest.fixture
-def process() -> Iterator[WorkerProcess]:
-    """A worker process in which Python collects nothing by itself, as between two of its own collections."""
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
+    """A worker process that is short of memory, in which Python collects nothing by itself until it must."""
+    monkeypatch.setattr("tasks.worker.memory_is_scarce", lambda: True)
     gc.collect()
     Loaded.before.clear()
     Loaded.closed.clear()
