@@ -221,7 +221,7 @@ def _run(preset: str, overrides: list[str]) -> None:
     parameters = load(preset, overrides)
     with out.status("starting"):
         from flows.rlaif import rlaif
-    environment.keep_terminal_clear()
+    environment.before_flows()
     rlaif(**_sections(parameters))
     _say_where(parameters)
 

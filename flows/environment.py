@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 # Where `make up` serves the folder runs.
 REPORTS_URL = "RLAIF_REPORTS_URL"
@@ -31,6 +32,29 @@ def speak() -> None:
     """Lets the rooms' information through to Prefect; Python alone stops it below warnings."""
     for room in ROOMS:
         logging.getLogger(room).setLevel(logging.INFO)
+
+
+def before_flows() -> None:
+    """What a command does before it runs a flow here, when Prefect is imported.
+
+    Raises:
+        ValueError: Prefect's folder cannot be made.
+    """
+    _make_prefect_home()
+    keep_terminal_clear()
+
+
+def _make_prefect_home() -> None:
+    """Prefect makes no folder above its own; without it its temporary server fails again and again, for minutes."""
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if not os.environ.get("PREFECT_API_URL"):
+            raise ValueError(
+                f"Prefect keeps its database in {home}, which cannot be made ({error.strerror}): set PREFECT_HOME to a "
+                "folder that may be written, or PREFECT_API_URL to the address of a server."
+            ) from error
 
 
 def keep_terminal_clear() -> None:

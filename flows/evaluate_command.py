@@ -46,7 +46,7 @@ def evaluate(
         return
     with out.status("starting"):
         from flows.evaluate import evaluate as flow
-    environment.keep_terminal_clear()
+    environment.before_flows()
     flow(**{name: getattr(parameters, name) for name in Sections.model_fields})
     scores = parameters.run.results / SCORES
     show(read_scores(scores).entries)

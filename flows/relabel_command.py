@@ -23,6 +23,6 @@ def run_relabel(preset: str, overrides: Sequence[str]) -> tuple[dict[str, dict[s
     from tasks.moves_page import PAGE
 
     parameters = load(preset, overrides)
-    environment.keep_terminal_clear()
+    environment.before_flows()
     moved = relabel(**{name: getattr(parameters, name) for name in Labelling.model_fields})
     return moved, parameters.run.results / PAGE

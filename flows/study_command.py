@@ -50,7 +50,7 @@ def study_preset(preset: str, overrides: Sequence[str], count: int) -> Compared:
     from tasks.study import studies_of
     from tasks.study_page import Findings, markdown, write_study
 
-    environment.keep_terminal_clear()
+    environment.before_flows()
     folder, root = plan.run.results, plan.run.lake_root
     keys = {}
     for seed in range(plan.run.seed, plan.run.seed + count):
@@ -85,7 +85,7 @@ def study_arms(
     plan = plan_study(name, preset, overrides)
     from flows.study_runs import perform, runs_of, stages_done
 
-    environment.keep_terminal_clear()
+    environment.before_flows()
     runs = runs_of(plan, seeds, parallel)
     tell(f"{len(runs)} runs of {len(plan.file.arms)} arms, lake {plan.first.run.lake_root}")
     done = {run.id: stages for run in runs if (stages := stages_done(run.parameters))}

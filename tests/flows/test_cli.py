@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from flows import environment
 from flows.cli import app
 from flows.views import ViewError
 from storage.errors import LakeError
@@ -159,6 +160,20 @@ def test_a_wrong_parameter_ends_without_a_traceback(arguments: list[str], said: 
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_folder_that_prefect_needs_is_made_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(environment, "keep_terminal_clear", lambda: None)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "new" / "prefect"))
+    environment.before_flows()
+    assert (tmp_path / "new" / "prefect").is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
+    with pytest.raises(ValueError, match=r"cannot be made .*: set PREFECT_HOME to a folder that may be written"):
+        environment.before_flows()
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    environment.before_flows()
 
 
 def test_labels_come_in_and_go_out(tmp_path: Path) -> None:
