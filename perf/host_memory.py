@@ -123,8 +123,14 @@ def write(root: str, count: int) -> None:
         for start in range(0, count, SHARD):
             videos = [f"{number:06d}.mp4" for number in range(start, min(start + SHARD, count))]
             data = [torch.randn(shape).numpy().tobytes() for _ in videos]
-            columns = {"video": videos, "shape": [shape] * len(data), "data": data, "dtype": ["float32"] * len(data)}
-            blob = lake.blobs.put_arrow(pa.table(columns))
+            same = {
+                "shape": shape,
+                "dtype": "float32",
+                "grid": [1, shape[1]],
+                "seconds": [[0.0] * len(FRAMES)] * len(SETS),
+            }
+            columns = {name: [value] * len(data) for name, value in same.items()}
+            blob = lake.blobs.put_arrow(pa.table({"video": videos, "data": data, **columns}))
             for row, video in enumerate(videos):
                 about = {"item_id": video, "video": video, "tower": "noise", "blob": blob, "row": row}
                 yield {**about, "n_frames": len(FRAMES), "sets": SETS}

@@ -119,9 +119,9 @@ class Table:
 
     def count(self, stage_key: str) -> dict[str, int]:
         """Distinct items of a stage key: {"ok": n, "quarantined": n}."""
-        pairs = self.read(stage_key, ["item_id", "status"]).group_by(["item_id", "status"]).aggregate([])
-        statuses = pairs["status"].to_pylist()
-        return {status: statuses.count(status) for status in ("ok", "quarantined")}
+        with explained(f"read table {self.name}", self.uri):
+            items = patiently(lambda: self._items(stage_key))
+        return {status: len(found) for status, found in items.items()}
 
     def version(self) -> int:
         """The newest version, counting commits from 0; -1 while the table does not exist."""
@@ -191,6 +191,21 @@ class Table:
                 except CommitFailedError:
                     time.sleep(random.uniform(0, 0.2))
         raise LakeError(f"Could not delete {stage_key} from table {self.name}: others write there all the time; later.")
+
+    def _items(self, stage_key: str) -> dict[str, set[str]]:
+        """Ids of a stage key's items by status. Batch by batch: Arrow's own grouping kept 12 MiB of 157 small files."""
+        import pyarrow.dataset as ds
+
+        items: dict[str, set[str]] = {"ok": set(), "quarantined": set()}
+        with self._lock:
+            handle = self._current()
+            if handle is None:
+                return items
+            dataset = handle.to_pyarrow_dataset()
+        for batch in dataset.to_batches(columns=["item_id", "status"], filter=ds.field("stage_key") == stage_key):
+            for item, status in zip(batch["item_id"].to_pylist(), batch["status"].to_pylist(), strict=True):
+                items[status].add(item)
+        return items
 
     def _rows(self, stage_key: str | None, schema: pa.Schema, version: int | None) -> pa.Table:
         import pyarrow.dataset as ds

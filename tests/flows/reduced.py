@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pyarrow.compute as pc
 
 from flows.presets import load
 from storage.lake import Lake
@@ -148,9 +149,17 @@ def _send(process: psutil.Process, what: str) -> None:
         return
 
 
-def contents(lake: Lake) -> dict[str, str]:
-    """A digest of every table's rows. Left out: the table `runs`, the log of events, with clocks."""
-    return {name: row_digest(lake.table(name).read()) for name in lake.tables() if name != "runs"}
+def contents(lake: Lake, of_stages_in: Lake | None = None) -> dict[str, str]:
+    """A digest of every table's rows; with another lake, of those stages alone that are begun there.
+
+    Left out: the table `runs`, the log of events, with clocks.
+    """
+    tables = {name: lake.table(name).read() for name in lake.tables() if name != "runs"}
+    if of_stages_in is None:
+        return {name: row_digest(rows) for name, rows in tables.items()}
+    begun = {name: of_stages_in.table(name).read(columns=["stage_key"])["stage_key"].unique() for name in tables}
+    kept = {name: rows.filter(pc.is_in(rows["stage_key"], begun[name])) for name, rows in tables.items()}
+    return {name: row_digest(rows) for name, rows in kept.items() if len(rows)}
 
 
 def adapters(lake: Lake) -> dict[str, dict[str, bytes]]:

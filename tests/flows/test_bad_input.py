@@ -221,7 +221,7 @@ def test_a_lake_that_may_not_be_written(typed: Typed) -> None:
 
 
 def test_a_disk_that_runs_full_keeps_what_is_committed(story: Story) -> None:
-    other = ("benchmark.limit=15",)
+    other = ("benchmark.limit=9",)
     scores = story.lake.table("scores")
     before = len(scores.read())
     commits = Path(scores.uri, "_delta_log")
@@ -241,4 +241,4 @@ def test_a_disk_that_runs_full_keeps_what_is_committed(story: Story) -> None:
     done = story.run(*other)
     assert done.returncode == 0, done.stderr
     assert [row for row in scores.read().to_pylist() if row in kept] == kept
-    assert len(scores.read()) == before + 3 * 15 * 2
+    assert len(scores.read()) == before + 3 * 9 * 2

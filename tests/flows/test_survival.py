@@ -26,6 +26,7 @@ from tasks.progress import SilentProgress
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 LONGEST_DELAY_S = 0.2
+ONE_ARM = "arms=[{name: ranks, route: grpo_rank, narrative: true, frame_set: judge_2, method: likelihood}]"
 REFRESHED = "reward.refresh_every=2"  # The policy of route ppo, of three iterations, learns in two segments.
 
 
@@ -70,8 +71,8 @@ UNDER_WAY: dict[str, Seen] = {
     "agreement": lambda _, lake: rows(lake, "metrics", step=0),
 }
 TRAININGS = {"sft", "reward_model", "first segment", "policy", "policy by ranks"}
-# One that writes files, one whose rows come from workers, and the trainings whose states differ most.
-OF_EACH_KIND = {"prepare", "preferences", "sft", "first segment", "policy by ranks"}
+# One that writes files, one whose rows come from workers, and two trainings of several parts.
+OF_EACH_KIND = {"prepare", "preferences", "first segment", "policy by ranks"}
 KILLED = set(UNDER_WAY) if os.environ.get("RLAIF_TEST_KILLS") == "all" else OF_EACH_KIND
 
 
@@ -159,9 +160,13 @@ def test_nothing_is_left_to_do_of_a_run_that_ended(place: Place, quiet: Lake) ->
 
 
 def test_two_runs_of_one_lake_at_once_end_well_and_as_one_whatever_their_workers(place: Place, quiet: Lake) -> None:
-    """The quiet run had one worker; these have two and one, and race for every shard."""
-    two, one = (REFRESHED, "run.workers=2"), (REFRESHED, "run.workers=1")
-    with place.started("both", *two) as first, place.started("both", *one) as second:
+    """The quiet run had one worker and an arm more; these have two and one, and race for every shard."""
+    lake = place.lake("both")
+    with (
+        place.started("both", ONE_ARM, "run.workers=2") as first,
+        place.started("both", ONE_ARM, "run.workers=1") as second,
+    ):
         assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0), place.said("both")
-    assert contents(place.lake("both")) == contents(quiet)
-    assert adapters(place.lake("both")) == adapters(quiet)
+    assert contents(lake, of_stages_in=lake) == contents(quiet, of_stages_in=lake)
+    assert set(adapters(lake)) == {"sft", "policy ranks"}
+    assert adapters(lake).items() <= adapters(quiet).items()

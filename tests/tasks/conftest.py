@@ -1,4 +1,4 @@
-"""One small worker pool for all tests of this room: Ray takes seconds to start."""
+"""The worker pools of all tests of this room: Ray takes seconds to start, and a worker to load what it imports."""
 
 import sys
 from collections.abc import Iterator
@@ -11,8 +11,16 @@ from tasks.fanout import WorkerPool
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[WorkerPool]:
-    with WorkerPool(2) as pool:
+    """One worker: what a stage makes does not depend on their number, and each would load the model for itself."""
+    with WorkerPool(1) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[WorkerPool]:
+    """Two, for what they share."""
+    with WorkerPool(2) as pair:
+        yield pair
 
 
 @pytest.fixture

@@ -223,12 +223,14 @@ def test_a_used_up_budget_stops_the_stage_and_a_larger_one_goes_on(ctx: RunConte
 
 
 @pytest.mark.slow
-def test_a_missing_key_and_too_many_workers_are_said_before_any_call(ctx: RunContext, server: FakeEndpoint) -> None:
+def test_a_missing_key_and_too_many_workers_are_said_before_any_call(
+    ctx: RunContext, pair: WorkerPool, server: FakeEndpoint
+) -> None:
     candidates = sampled(ctx, answers("one", ONE, GOOD, BAD))
     with pytest.raises(StageFailure, match="the variable RLAIF_TEST_KEY_THAT_NOBODY_SETS is not set"):
         judge(ctx, config(server, api_key_env="RLAIF_TEST_KEY_THAT_NOBODY_SETS"), candidates)
     with pytest.raises(StageFailure, match=r"takes 1 calls at once, but 2 workers"):
-        judge(ctx, config(server, concurrency=1), candidates)
+        judge(replace(ctx, pool=pair), config(server, concurrency=1), candidates)
     assert server.calls == []
 
 

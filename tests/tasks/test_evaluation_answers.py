@@ -140,12 +140,12 @@ def test_a_checkpoint_that_is_called_otherwise_answers_nothing_again(ctx: RunCon
 
 
 def test_the_order_of_the_file_and_the_number_of_workers_change_nothing(
-    ctx: RunContext, made: World, tmp_path: Path
+    ctx: RunContext, pair: WorkerPool, made: World, tmp_path: Path
 ) -> None:
     rows = made.questions()
     sampling = {"temperature": 1.0}
     one = answered(ctx, looked_at(ctx, made.scored(rows, **sampling), MODEL), MODEL)
-    elsewhere = small_run(ctx.pool, tmp_path / "other")
+    elsewhere = small_run(pair, tmp_path / "other")
     two = answered(elsewhere, looked_at(elsewhere, made.scored([*reversed(rows)], **sampling), MODEL), MODEL)
     columns = ["item_id", "replies", "n_tokens"]
     assert (

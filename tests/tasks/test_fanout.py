@@ -14,6 +14,12 @@ from tasks.worker import Reply
 from tasks.worker_handle import Worker
 
 
+@pytest.fixture
+def pool(pair: WorkerPool) -> WorkerPool:
+    """Two workers that share the work."""
+    return pair
+
+
 class Square:
     """Doubles as every kind of trouble: an item's `do` says what happens when it is its turn."""
 

@@ -149,16 +149,15 @@ def films(tmp_path: Path) -> Path:
     return folder
 
 
-def test_one_worker_keeps_what_two_keep(pool: WorkerPool, films: Path, tmp_path: Path) -> None:
+def test_one_worker_keeps_what_two_keep(pool: WorkerPool, pair: WorkerPool, films: Path, tmp_path: Path) -> None:
     (films / "empty.mp4").touch()
     tables = []
-    with WorkerPool(1) as single:
-        for workers in (pool, single):
-            ctx = context(tmp_path / f"lake-{workers.workers}", workers)
-            config = EXACT.model_copy(update={"shard_size": 2})
-            source = VideosConfig(folder=str(films))
-            result = frames(ctx, config, videos(ctx, source), source)
-            tables.append(ctx.lake.table("frames").read(result.key))
+    for workers in (pool, pair):
+        ctx = context(tmp_path / f"lake-{workers.workers}", workers)
+        config = EXACT.model_copy(update={"shard_size": 2})
+        source = VideosConfig(folder=str(films))
+        result = frames(ctx, config, videos(ctx, source), source)
+        tables.append(ctx.lake.table("frames").read(result.key))
     assert tables[0].num_rows == 4
     assert row_digest(tables[0]) == row_digest(tables[1])
 

@@ -53,6 +53,12 @@ class FailingPool(WorkerPool):
 
 
 @pytest.fixture
+def pool(pair: WorkerPool) -> WorkerPool:
+    """Two workers that share the work."""
+    return pair
+
+
+@pytest.fixture
 def ctx(pool: WorkerPool, tmp_path: Path) -> RunContext:
     return RunContext(str(tmp_path / "lake"), "run-1", pool, SilentProgress(), max_quarantined=0.5, seed=7)
 
