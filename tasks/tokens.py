@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
+
+from storage.schemas import SCHEMAS
+from storage.tables import Table
 
 if TYPE_CHECKING:
     from models.encoding import Encoded
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
     from tasks.stage import StageRef
 
 
+COLUMNS = ["video", "status", "blob", "row", "sets"]
 SHAPED = ("shape", "dtype", "grid", "seconds")  # What a blob tells of its tokens beside their data.
 
 
@@ -29,12 +36,9 @@ class VisualTokens:
     """
 
     def __init__(self, lake: Lake, ref: StageRef) -> None:
-        table = lake.table(ref.table).read(stage_key=ref.key, columns=["video", "status", "blob", "row", "sets"])
         self._lake = lake
         self._outline_of = lru_cache(64)(lambda blob: lake.blobs.peek_arrow(blob, SHAPED))
-        # Rows stay Arrow's: as dicts, with their sets' frames, those of 10,000 videos would take 25 MiB.
-        self._rows = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
-        self._places = {video: place for place, video in enumerate(self._rows["video"].to_pylist())}
+        self._rows, self._places = _usable(lake.root, ref.table, ref.key, lake.table(ref.table).version())
 
     def __contains__(self, video: str) -> bool:
         return video in self._places
@@ -91,7 +95,26 @@ class VisualTokens:
         return Encoded(tokens, (rows, columns), clips, kept["seconds"][number].as_py())
 
 
+@lru_cache(2)
+def _usable(root: str, name: str, key: str, version: int) -> tuple[pa.Table, dict[str, int]]:  # noqa: ARG001
+    """The ok rows of a stage (`version` of its table is for the cache alone), and where each video's is.
+
+    The processors of a worker share them: those of 10,000 videos take 8 MiB, as dicts they would 25.
+    """
+
+    def gather(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        return [batch.filter(pc.equal(batch["status"], "ok")) for batch in batches]
+
+    schema = pa.schema([SCHEMAS[name].field(column) for column in COLUMNS])
+    rows = pa.Table.from_batches(Table(root, name).scan(key, COLUMNS, gather), schema)
+    return rows, {video: place for place, video in enumerate(rows["video"].to_pylist())}
+
+
 def keys_of(lake: Lake, tokens: StageRef) -> dict[str, str]:
     """What the visual tokens of each video are known by: the item_key of its row."""
-    shown = lake.table(tokens.table).read(tokens.key, columns=["item_id", "item_key"])
-    return dict(zip(shown["item_id"].to_pylist(), shown["item_key"].to_pylist(), strict=True))
+
+    def gather(batches: Iterator[pa.RecordBatch]) -> dict[str, str]:
+        pairs = (zip(batch["item_id"].to_pylist(), batch["item_key"].to_pylist(), strict=True) for batch in batches)
+        return dict(chain.from_iterable(pairs))
+
+    return lake.table(tokens.table).scan(tokens.key, ["item_id", "item_key"], gather)

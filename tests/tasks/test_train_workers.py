@@ -56,6 +56,12 @@ class RunsOutOfMemory(TrainDpo):
 
 
 @pytest.fixture(scope="module")
+def pool(pair: WorkerPool) -> WorkerPool:
+    """Its Ray has room for two."""
+    return pair
+
+
+@pytest.fixture(scope="module")
 def death(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("death") / "happened"
 
