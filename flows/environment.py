@@ -1,5 +1,6 @@
 """Settings of the libraries that the project wants in each of its processes, unless the user has set them."""
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -26,6 +27,8 @@ def apply() -> None:
     """Puts the settings into this process's environment; what stands there already stays."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    # Imports make a million objects that stay; looking through them at every 700 new ones is a quarter of their time.
+    gc.set_threshold(50_000, 20, 20)
 
 
 def speak() -> None:

@@ -7,6 +7,7 @@ Train keeps no checkpoints of its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
@@ -22,6 +23,8 @@ from tasks.worker import Outcome, OutOfMemory, StageFailure, portable
 
 if TYPE_CHECKING:
     from models.parallel import Team
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 PLACE_S = 5.0
@@ -83,6 +86,8 @@ class TrainingGroup:
         """
         import ray
 
+        if lack := _lack(self._order, ray.cluster_resources()):
+            logger.warning("%s", lack)
         threads = self._order.workers.count + 2  # the workers may all ask it at once, while it waits for them
         actor = ray.remote(Conductor).options(num_cpus=0, max_concurrency=threads)
         self._conductor = actor.remote()
@@ -117,6 +122,20 @@ class TrainingGroup:
             ray.kill(conductor)
             if place is not None:
                 ray.util.remove_placement_group(place)
+
+
+def _lack(order: Order, there: Mapping[str, float]) -> str | None:
+    """What is told where Ray has too little for the group, and waits for it: a cluster may grow, another never will."""
+    wanted = {"CPU": float(order.workers.count), "GPU": order.workers.count * order.gpus}
+    if all(there.get(name, 0.0) >= count for name, count in wanted.items()):
+        return None
+    told = " and ".join(
+        f"{count:g} {name}s (it has {there.get(name, 0.0):g})" for name, count in wanted.items() if count
+    )
+    return (
+        f"A training on {order.workers.count} workers waits until Ray has {told}: where its cluster does not grow by "
+        "itself, stop the run, lower run.training_workers or add machines, and run the same command again."
+    )
 
 
 def _place_of(conductor: Any) -> Any:

@@ -1,5 +1,6 @@
 """Fixtures for all rooms: a lake's root in a folder and in a bucket, and the folder of real test material."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,15 @@ settings.load_profile("unhurried")
 LONGEST = ("test_survival", "test_train_workers", "test_bad_input")
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen"
+
+
+# All that is imported stays: Python need not look through it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

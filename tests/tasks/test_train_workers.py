@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tasks.dpo import DpoConfig, TrainDpo, policy_by_pairs
 from tasks.fanout import StageFailure, WorkerPool
 from tasks.journal import ReadJournal
 from tasks.stage import RunContext, StageRef, StageResult
-from tasks.train_workers import TrainingWorkers
+from tasks.train_workers import Order, TrainingWorkers, _lack
 from tasks.training import final_adapter
 from tasks.visual_tokens import VisualTokensConfig, visual_tokens
 
@@ -157,3 +158,12 @@ def test_a_training_takes_no_more_workers_than_there_are_and_whole_gpus() -> Non
         WorkerPool(2, training=TrainingWorkers(3))
     with pytest.raises(ValueError, match="whole GPUs"):
         WorkerPool(2, 0.5, training=TrainingWorkers(2))
+
+
+def test_a_group_that_waits_for_a_larger_cluster_says_so() -> None:
+    order = Order(b"", {}, TrainingWorkers(4), gpus=1.0, starts=1, search_path=[])
+    assert _lack(order, {"CPU": 8.0, "GPU": 4.0}) is None
+    told = _lack(order, {"CPU": 8.0})
+    assert told is not None
+    assert "waits until Ray has 4 CPUs (it has 8) and 4 GPUs (it has 0)" in told
+    assert _lack(replace(order, gpus=0.0), {"CPU": 4.0}) is None
