@@ -36,6 +36,7 @@ _MARK = "rlaif.commit"  # Names a commit in its commitInfo: how a writer knows i
 # The handle keeps a batch of Arrow arrays for each commit and goes through all of them at each commit; opened again, it
 # has one. Never opened again, the 1,000th commit took 60 ms; opened every 25 commits, the 5,000th takes half of that.
 _COMMITS_A_HANDLE = 25
+_ROWS_A_BATCH = 1024
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 # Arrow's own allocator keeps what it once had: 32 MiB after the rows of 157 shards were counted; the system's 19.
@@ -133,7 +134,8 @@ class Table:
                 if handle is None:
                     return gather(iter(()))
                 dataset = handle.to_pyarrow_dataset()
-            found = dataset.to_batches(columns=columns, filter=ds.field("stage_key") == stage_key)
+            chosen = ds.field("stage_key") == stage_key
+            found = dataset.to_batches(columns=columns, filter=chosen, batch_size=_ROWS_A_BATCH, cache_metadata=False)
             return gather(batch.cast(schema) for batch in found)
 
         with explained(f"read table {self.name}", self.uri):
@@ -224,7 +226,7 @@ class Table:
             dataset = handle.to_pyarrow_dataset()
         chosen = None if stage_key is None else ds.field("stage_key") == stage_key
         there = [name for name in schema.names if name in dataset.schema.names]  # Old versions may lack a column.
-        found = dataset.to_table(columns=there, filter=chosen)
+        found = dataset.to_table(columns=there, filter=chosen, cache_metadata=False)
         for field in schema:
             if field.name not in there:
                 found = found.append_column(field, pa.nulls(len(found), field.type))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -116,14 +117,17 @@ def choose(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]
 
 
 def _report_cut(lake: Lake, ref: StageRef, limit: int) -> None:
-    finished = lake.table(ref.table).read(ref.key, columns=["finished"])["finished"].to_pylist()
-    cut = finished.count(False)
+    def gather(batches: Iterator[pa.RecordBatch]) -> tuple[int, int]:
+        counts = [(batch["finished"].false_count, len(batch) - batch["finished"].null_count) for batch in batches]
+        return sum(cut for cut, _ in counts), sum(answers for _, answers in counts)
+
+    cut, answers = lake.table(ref.table).scan(ref.key, ["finished"], gather)
     level = logging.WARNING if cut else logging.INFO
     logger.log(
         level,
         "candidates: %d of %d answers were cut at %d tokens%s",
         cut,
-        len(finished),
+        answers,
         limit,
         "; raise candidates.sampling.max_new_tokens" if cut else "",
     )
