@@ -204,9 +204,9 @@ def _refused(text: str, end: int, letter: str, options: Sequence[str]) -> bool:
 def _behind(text: str, start: int, option: str) -> int:
     """Where an option's text ends that stands at a place; the place itself where it does not stand there."""
     place = start
-    for word in _WORDS.findall(option.lower()):
+    for word in _WORDS.findall(option):
         found = _WORDS.search(text, place)
-        if not found or found[0].lower() != word:
+        if not found or found[0].casefold() != word.casefold():
             return start
         place = found.end()
     return place

@@ -102,9 +102,7 @@ class Table:
         An empty table where nothing is written yet. Raises LakeError for an unknown column or version.
         """
         names = self._schema.names if columns is None else columns
-        unknown = sorted(set(names) - set(self._schema.names))
-        if unknown:
-            raise LakeError(f"Table {self.name} has no column {unknown}; its columns are {self._schema.names}.")
+        self._check(names)
         order = ORDER[self.name]
         needed = pa.schema([field for field in self._schema if field.name in {*names, *order}])
         with explained(f"read table {self.name}", self.uri):
@@ -126,6 +124,7 @@ class Table:
         """
         import pyarrow.dataset as ds
 
+        self._check(columns)
         schema = pa.schema([self._schema.field(name) for name in columns])
 
         def once() -> _T:
@@ -215,6 +214,10 @@ class Table:
                 except CommitFailedError:
                     time.sleep(random.uniform(0, 0.2))
         raise LakeError(f"Could not delete {stage_key} from table {self.name}: others write there all the time; later.")
+
+    def _check(self, columns: list[str]) -> None:
+        if unknown := sorted(set(columns) - set(self._schema.names)):
+            raise LakeError(f"Table {self.name} has no column {unknown}; its columns are {self._schema.names}.")
 
     def _rows(self, stage_key: str | None, schema: pa.Schema, version: int | None) -> pa.Table:
         import pyarrow.dataset as ds

@@ -13,6 +13,7 @@ from typing import Any
 from models.meter import METER
 
 _MIB = 2**20
+MUCH_MIB = 2048  # Beside loading models that make so much, looking for garbage takes no time.
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,9 @@ def empty_gpu_cache() -> None:
         cuda.empty_cache()
 
 
-def memory_is_scarce() -> bool:
-    """Whether a model that nobody holds may be one too many: on a card, or where half of main memory is used."""
-    import psutil
-
-    return _cuda() is not None or psutil.virtual_memory().percent > 50
+def holds_much() -> bool:
+    """Whether a model that this process no longer needs may be one too many: it uses a card, or much main memory."""
+    return _cuda() is not None or _resident_mib() > MUCH_MIB
 
 
 def _resident_mib() -> float:

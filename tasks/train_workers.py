@@ -127,11 +127,10 @@ class TrainingGroup:
 def _lack(order: Order, there: Mapping[str, float]) -> str | None:
     """What is told where Ray has too little for the group, and waits for it: a cluster may grow, another never will."""
     wanted = {"CPU": float(order.workers.count), "GPU": order.workers.count * order.gpus}
-    if all(there.get(name, 0.0) >= count for name, count in wanted.items()):
+    lacking = {name: count for name, count in wanted.items() if there.get(name, 0.0) < count}
+    if not lacking:
         return None
-    told = " and ".join(
-        f"{count:g} {name}s (it has {there.get(name, 0.0):g})" for name, count in wanted.items() if count
-    )
+    told = " and ".join(f"{count:g} {name}s (it has {there.get(name, 0.0):g})" for name, count in lacking.items())
     return (
         f"A training on {order.workers.count} workers waits until Ray has {told}: where its cluster does not grow by "
         "itself, stop the run, lower run.training_workers or add machines, and run the same command again."

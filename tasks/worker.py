@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from models.memory import LATEST, ran_out
 from storage.errors import LakeError
-from tasks.expense import NOTHING, Expense, empty_gpu_cache, forget_gpu_peak, memory_is_scarce, metered
+from tasks.expense import NOTHING, Expense, empty_gpu_cache, forget_gpu_peak, holds_much, metered
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class WorkerProcess:
     def prepare(self, key: str, payload: bytes, evict: Sequence[str]) -> Reply:
         """Builds the processor of `payload`, a pickled (class, settings); `fatal` is what its construction raised.
 
-        The memory of those that it evicts, and of those that came to their end, is free before where it is scarce.
+        The memory of those that it evicts, and of those that came to their end, is free before, unless it is little.
         """
         self._drop(evict)
         free_memory()
@@ -192,11 +192,10 @@ def uncollected() -> Iterator[None]:
 def free_memory() -> None:
     """Gives back what nobody holds any more, on the card too.
 
-    A model is a circle of references: left to Python's own collection it may stay on the card for a whole stage. Where
-    there is no card and main memory in plenty it is left to that: a look at all objects was a tenth of a worker's time
-    on the miniature.
+    A model is a circle of references: left to Python's own collection it may stay on the card for a whole stage. A
+    small process without a card leaves it to that: a look at all objects was a tenth of its time on the miniature.
     """
-    if not memory_is_scarce():
+    if not holds_much():
         return
     gc.collect()
     empty_gpu_cache()

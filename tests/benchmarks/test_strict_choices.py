@@ -156,17 +156,35 @@ def test_words_in_small_letters_never_name_a_letter_that_is_not_theirs(reply: st
 
 
 AGAINST = (
-    "not", "isn't", "don’t think", "other than", "instead of", "except", "neither", "nor", "without", "eliminates",
-    "rule out", "excluding", "doubt", "uncertain", "unlikely", "nobody says", "hardly", "is wrong", "is the worst", "?",
-    "is out", "cannot be", "actually", "no", "wait", "correction", "rather", "I mean", "on second thought", "sorry",
+    "not", "isn't", "don’t think", "won't say", "other than", "instead of", "except", "neither", "nor", "without",
+    "eliminates", "rules out", "exclude", "excludes", "doubt", "unsure", "uncertain", "unclear", "unlikely",
+    "nobody says", "hardly", "cannot say", "actually", "no", "wait", "correction", "sorry", "rather", "I mean",
+    "on second thought",
 )  # fmt: skip
+WRONG = (
+    "?", "is wrong", "is incorrect", "is false", "is unlikely", "is impossible", "is the least", "is the worst",
+    "is excluded", "is eliminated", "is out", "is not", "isn't", "cannot", "can’t", "does not", "doesn't",
+    "would be wrong",
+)  # fmt: skip
+SPOKEN_AGAINST = [
+    *(
+        form.format(word)
+        for word in AGAINST
+        for form in ("{} B", "The answer is {} B.", "Answer: C. {}, A.", "I {} (B)")
+    ),
+    *(form.format(word) for word in WRONG for form in ("B {}", "Option B {}.", "The answer is B {}", "(B) Golf. {}")),
+]
 
 
-@given(st.lists(st.sampled_from((*AGAINST, "A", "B", "(C)", "answer is", "golf", ".", ",", "so")), max_size=9))
-def test_replies_without_a_word_against_a_letter_are_read_as_if_they_were_looked_through(words: list[str]) -> None:
-    """The quick look for such words spares time and changes no letter."""
-    reply = " ".join(words)
+@pytest.mark.parametrize("reply", SPOKEN_AGAINST)
+def test_the_quick_look_for_words_against_a_letter_changes_no_reading(
+    reply: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quickly = strict_choices._read.__wrapped__(reply, OPTIONS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strict_choices, "_AGAINST", re.compile(""))
-        assert strict_choices._read.__wrapped__(reply, OPTIONS) == quickly
+    monkeypatch.setattr(strict_choices, "_AGAINST", re.compile(""))
+    assert strict_choices._read.__wrapped__(reply, OPTIONS) == quickly
+
+
+@pytest.mark.parametrize(("option", "said"), [("İstanbul", "İstanbul"), ("5 µm", "5 μm"), ("A straße", "a Straße")])
+def test_an_option_that_is_called_wrong_is_known_in_any_script_and_case(option: str, said: str) -> None:
+    assert letter_of(f"The answer is B. {said} is wrong.", ("one", option, "two", "three")) is None

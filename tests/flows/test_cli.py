@@ -170,7 +170,7 @@ def test_the_folder_that_prefect_needs_is_made_or_named(tmp_path: Path, monkeypa
     assert (tmp_path / "new" / "prefect").is_dir()
     (tmp_path / "file").touch()
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
-    with pytest.raises(ValueError, match=r"cannot be made .*: set PREFECT_HOME to a folder that may be written"):
+    with pytest.raises(ValueError, match=r"cannot be made: .*\. Set PREFECT_HOME to a folder that may be written"):
         environment.before_flows()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     environment.before_flows()

@@ -6,18 +6,27 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.registry import KNOWN
+from tasks.cluster import RayKeeper
 from tasks.fanout import WorkerPool
 
 
 @pytest.fixture(scope="session")
-def pool() -> Iterator[WorkerPool]:
+def ray_for_two() -> Iterator[None]:
+    """Whichever pool is asked for first: a group of two trains in this Ray."""
+    keeper = RayKeeper(2, 0)
+    yield
+    keeper.release()
+
+
+@pytest.fixture(scope="session")
+def pool(ray_for_two: None) -> Iterator[WorkerPool]:  # noqa: ARG001
     """One worker: what a stage makes does not depend on their number, and each would load the model for itself."""
     with WorkerPool(1) as pool:
         yield pool
 
 
 @pytest.fixture(scope="session")
-def pair() -> Iterator[WorkerPool]:
+def pair(ray_for_two: None) -> Iterator[WorkerPool]:  # noqa: ARG001
     """Two, for what they share."""
     with WorkerPool(2) as pair:
         yield pair

@@ -13,7 +13,7 @@ from small import BASE
 
 from models.video_lm import VideoLM
 from tasks.fanout import Outcome, StageFailure
-from tasks.worker import Reply, WorkerProcess
+from tasks.worker import Reply, WorkerProcess, uncollected
 from tasks.worker_handle import Worker
 
 
@@ -42,8 +42,8 @@ class Loaded:
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
-    """A worker process that is short of memory, in which Python collects nothing by itself until it must."""
-    monkeypatch.setattr("tasks.worker.memory_is_scarce", lambda: True)
+    """A worker process that holds much memory, in which Python collects nothing by itself."""
+    monkeypatch.setattr("tasks.expense.MUCH_MIB", 0)
     gc.collect()
     Loaded.before.clear()
     Loaded.closed.clear()
@@ -87,3 +87,19 @@ def test_a_worker_with_a_gpu_holds_one_processor_and_one_without_two(gpus: float
         worker.load(key, b"")
         worker.load(key, b"")
     assert asked == evicted
+
+
+def test_a_small_process_without_a_card_leaves_it_to_python(
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.expense.MUCH_MIB", 10**9)
+    _prepare(process, "first")
+    _prepare(process, "second", "first")
+    assert Loaded.before == [0, 1]
+
+
+def test_python_collects_again_when_a_processor_is_built() -> None:
+    assert gc.isenabled()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
