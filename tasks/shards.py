@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import pickle
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, overload
 
 from tasks.fanout import Unit
 
 Item = dict[str, Any]
+_WINDOW = -10  # Bytes that look back 1 KiB, without a header: a packer that takes some KiB itself.
 
 
 class TwiceError(ValueError):
@@ -25,12 +29,13 @@ class Shards(Sequence[list[Item]]):
 
     def __init__(self, items: Iterable[Item], size: int) -> None:
         """Raises TwiceError."""
-        kept: dict[str, bytes] = {}
-        for item in items:
-            if (name := str(item["item_id"])) in kept:
+        self._like = b""
+        kept = [(str(item["item_id"]), self._packed(item)) for item in items]
+        kept.sort(key=itemgetter(0))
+        for (name, _), (following, _) in pairwise(kept):
+            if name == following:
                 raise TwiceError(repr(name))
-            kept[name] = pickle.dumps(item)
-        self._kept = [kept[name] for name in sorted(kept)]
+        self._kept = [packed for _, packed in kept]
         self._size = size
         self.items = len(self._kept)
 
@@ -45,7 +50,7 @@ class Shards(Sequence[list[Item]]):
         if isinstance(shard, slice):
             return [self[each] for each in range(len(self))[shard]]
         first = range(len(self))[shard] * self._size
-        return [pickle.loads(each) for each in self._kept[first : first + self._size]]
+        return [self._unpacked(each) for each in self._kept[first : first + self._size]]
 
     def count(self, shard: int) -> int:  # type: ignore[override]
         """How many items a shard has."""
@@ -53,7 +58,18 @@ class Shards(Sequence[list[Item]]):
 
     def each(self) -> Iterator[Item]:
         """All items, one after the other."""
-        return map(pickle.loads, self._kept)
+        return map(self._unpacked, self._kept)
+
+    def _packed(self, item: Item) -> bytes:
+        """An item's bytes, of which those that stand in the first item too are left out: names, and what all ask."""
+        data = pickle.dumps(item)
+        self._like = self._like or data
+        packer = zlib.compressobj(level=1, wbits=_WINDOW, memLevel=1, zdict=self._like)
+        return packer.compress(data) + packer.flush()
+
+    def _unpacked(self, packed: bytes) -> Item:
+        item: Item = pickle.loads(zlib.decompressobj(wbits=_WINDOW, zdict=self._like).decompress(packed))
+        return item
 
 
 class Units(Sequence[Unit]):
